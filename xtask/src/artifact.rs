@@ -248,6 +248,8 @@ impl Source {
                     "--quiet",
                     "--no-deps",
                     "--only-binary=:all:",
+                    // These wheels carry plain files: which Python runs pip makes no difference.
+                    "--python-version=3.12",
                     "--dest",
                 ]);
                 process::output(pip.arg(&staging).arg(requirement))?;
