@@ -1,0 +1,38 @@
+//! Harness of the integration tests: real PostgreSQL, a real S3 protocol, real Parquet files, the real server process,
+//! official clients, and an oracle that computes what a query must return.
+//!
+//! It starts the server as a process and knows nothing of its inside: everything here speaks the contract's file
+//! formats, tables and wire protocols.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
+
+pub mod client;
+pub mod r#gen;
+pub mod lake;
+pub mod model;
+pub mod nycflights;
+pub mod oracle;
+pub mod postgres;
+pub mod s3;
+pub mod scenario;
+pub mod server;
+pub mod supervise;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+/// Where `cargo xtask setup` puts what it fetches.
+///
+/// # Errors
+/// Neither `THERMOCLINE_CACHE`, `XDG_CACHE_HOME` nor `HOME` is set.
+pub fn cache_dir() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("THERMOCLINE_CACHE") {
+        return Ok(PathBuf::from(dir));
+    }
+    if let Some(dir) = std::env::var_os("XDG_CACHE_HOME") {
+        return Ok(PathBuf::from(dir).join("thermocline"));
+    }
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    Ok(PathBuf::from(home).join(".cache/thermocline"))
+}

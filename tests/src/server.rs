@@ -1,0 +1,247 @@
+//! The server under test, as a process, and its command line client.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::lake::Lake;
+use crate::model::Entity;
+use crate::postgres::TestDatabase;
+use crate::supervise::{Supervise, Supervised};
+
+/// How long a server may take to print its address.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a server is started with.
+#[derive(Debug, Clone, Default)]
+pub struct ServerConfig {
+    /// `thermocline.toml`.
+    pub settings: toml::Table,
+    /// `catalog.toml`.
+    pub catalog: String,
+    /// Extra environment variables.
+    pub env: Vec<(String, String)>,
+}
+
+/// A running server. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Server {
+    process: Supervised,
+    endpoint: String,
+    dir: TempDir,
+}
+
+/// What a run of the command line client gave.
+#[derive(Debug)]
+pub struct CommandOutput {
+    pub success: bool,
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl ServerConfig {
+    /// The usual settings over the given sources.
+    pub fn new(database: &TestDatabase, lake: &Lake, entities: &[Entity]) -> Self {
+        let mut config = Self::default();
+        config.set("postgres", "url", database.url());
+        config.settings.insert("lake".to_owned(), lake.config().into());
+        config.catalog = entities.iter().map(Entity::catalog_toml).collect::<Vec<_>>().join("\n");
+        config
+    }
+
+    /// Sets one key of one section.
+    pub fn set(&mut self, section: &str, key: &str, value: impl Into<toml::Value>) {
+        let table = self.settings.entry(section).or_insert_with(|| toml::Table::new().into());
+        if let Some(table) = table.as_table_mut() {
+            table.insert(key.to_owned(), value.into());
+        }
+    }
+
+    /// The same, to chain.
+    #[must_use]
+    pub fn with(mut self, section: &str, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set(section, key, value);
+        self
+    }
+
+    /// Writes the files and starts a server on a free port.
+    ///
+    /// # Errors
+    /// It ends or stays silent until the deadline; its log is in the error.
+    pub async fn start(mut self) -> Result<Server> {
+        let dir = tempfile::Builder::new().prefix("thermocline-server-").tempdir()?;
+        self.set("server", "listen", "127.0.0.1:0");
+        self.set("server", "admin_listen", "127.0.0.1:0");
+        self.set("catalog", "path", dir.path().join("catalog.toml").display().to_string());
+        let duckdb = self.settings.entry("duckdb").or_insert_with(|| toml::Table::new().into());
+        if let Some(duckdb) = duckdb.as_table_mut() {
+            let extensions = crate::cache_dir()?.join("duckdb/extensions").display().to_string();
+            let spill = dir.path().join("spill").display().to_string();
+            duckdb.entry("extension_directory").or_insert_with(|| extensions.into());
+            duckdb.entry("temp_directory").or_insert_with(|| spill.into());
+        }
+        std::fs::write(dir.path().join("catalog.toml"), &self.catalog)?;
+        std::fs::write(dir.path().join("thermocline.toml"), self.settings.to_string())?;
+        let env = self.env;
+        tokio::task::spawn_blocking(move || Server::start(dir, env)).await?
+    }
+}
+
+impl Server {
+    fn start(dir: TempDir, env: Vec<(String, String)>) -> Result<Self> {
+        let mut supervise = Supervise::new(binary()?);
+        supervise.args =
+            ["serve", "--config", "thermocline.toml"].into_iter().map(str::to_owned).collect();
+        supervise.env.extend(env);
+        supervise.current_dir = Some(dir.path().to_owned());
+        let log = dir.path().join("server.log");
+        supervise.stderr = Some(log.clone());
+        let process = supervise.spawn()?;
+        let until = Instant::now() + START_DEADLINE;
+        let mut said = String::new();
+        loop {
+            if let Some(line) = process.next_line(Duration::from_millis(50)) {
+                if let Some(endpoint) = line.strip_prefix("listening on grpc://") {
+                    return Ok(Self { endpoint: format!("http://{}", endpoint.trim()), process, dir });
+                }
+                said.push_str(&line);
+                said.push('\n');
+            } else if process.has_exited() || Instant::now() > until {
+                let log = std::fs::read_to_string(&log)?;
+                bail!("the server did not start\nstandard output:\n{said}\nlog:\n{log}");
+            }
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// `grpc://127.0.0.1:PORT`, as Python clients write it.
+    pub fn grpc_uri(&self) -> String {
+        self.endpoint.replacen("http://", "grpc://", 1)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The directory with `thermocline.toml` and `catalog.toml`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("thermocline.toml")
+    }
+
+    /// What the server logged so far.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.dir.path().join("server.log"))?)
+    }
+
+    /// Sends the process a signal by name.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        self.process.signal(name)
+    }
+
+    /// Memory that the process holds now, in bytes.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn memory(&self) -> Result<u64> {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most memory that the process held since it started or since [`Self::reset_peak_memory`], in bytes.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn peak_memory(&self) -> Result<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    /// Makes the memory held now the peak.
+    ///
+    /// # Errors
+    /// It is gone, or belongs to another user.
+    pub fn reset_peak_memory(&self) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5")?)
+    }
+
+    fn status_kib(&self, name: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line in /proc")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Asks the server to stop and waits until it has.
+    ///
+    /// # Errors
+    /// It still runs at the deadline.
+    pub fn stop(self, deadline: Duration) -> Result<std::process::ExitStatus> {
+        self.process.signal("TERM")?;
+        self.process.wait_for_exit(deadline)
+    }
+
+    /// Runs `thermocline query` against this server.
+    ///
+    /// # Errors
+    /// The program can't be run.
+    pub async fn run_query(&self, args: &[&str]) -> Result<CommandOutput> {
+        let mut all = vec!["query", "--endpoint", &self.endpoint];
+        all.extend_from_slice(args);
+        run(&all).await
+    }
+}
+
+/// Runs the program with any arguments to its end.
+///
+/// # Errors
+/// The program can't be run.
+pub async fn run(args: &[&str]) -> Result<CommandOutput> {
+    let output = tokio::process::Command::new(binary()?)
+        .args(args)
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    Ok(CommandOutput {
+        success: output.status.success(),
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// The server binary: `THERMOCLINE_BIN`, else where cargo put it beside the running program.
+///
+/// # Errors
+/// There is none.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("THERMOCLINE_BIN") {
+        let path = PathBuf::from(path);
+        if path.is_file() {
+            return Ok(path);
+        }
+        bail!("THERMOCLINE_BIN names {}, which isn't there", path.display());
+    }
+    let program = std::env::current_exe()?;
+    program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("thermocline"))
+        .find(|path| path.is_file())
+        .with_context(|| format!("no `thermocline` beside {}; run `cargo xtask test`", program.display()))
+}
