@@ -172,12 +172,7 @@ struct SeenInEntity {
     columns: Seen<String>,
 }
 
-fn read_attribute(
-    table: &Fields<'_>,
-    entity: &str,
-    seen: &mut SeenInEntity,
-    faults: &mut Faults,
-) -> Option<Attribute> {
+fn read_attribute(table: &Fields<'_>, entity: &str, seen: &mut SeenInEntity, faults: &mut Faults) -> Option<Attribute> {
     let name = table.string("name", faults);
     let owner = match &name {
         Some(name) => format!("attribute `{}` of {entity}", name.get_ref()),
@@ -338,10 +333,8 @@ fn read_storage(table: &Fields<'_>, seen: &mut SeenInEntity, faults: &mut Faults
             None
         }
         (false, false) => {
-            faults.report(
-                &table.span,
-                format!("{}: neither `column` nor `attr_id`; expected one of them", table.owner),
-            );
+            faults
+                .report(&table.span, format!("{}: neither `column` nor `attr_id`; expected one of them", table.owner));
             None
         }
         (true, false) => {

@@ -1,0 +1,708 @@
+//! Configuration: `thermocline.toml` with the environment laid over it (design section 9), as typed sections.
+//!
+//! [`Config::load`] reports every fault together: place, key and what is expected. Secrets are [`Secret`]s from the
+//! moment they are read; no fault prints a value that could be one.
+
+mod secret;
+mod tree;
+
+pub use secret::Secret;
+pub use tree::ConfigFault;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use translator::options::{HotScan, OPTION_NAMES, OptionError, QueryOptions};
+
+use tree::{ENVIRONMENT_PREFIX, Faults, Place, Section, read_settings};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file this was read from.
+    pub path: PathBuf,
+    pub server: ServerConfig,
+    pub postgres: PostgresConfig,
+    pub lake: LakeConfig,
+    pub catalog: CatalogConfig,
+    pub duckdb: DuckDbConfig,
+    pub query: QueryConfig,
+    pub breaker: BreakerConfig,
+    pub telemetry: TelemetryConfig,
+    pub auth: AuthConfig,
+    /// `None`: plain text.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Where the server listens; port 0 takes any free port.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+}
+
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// `postgresql://…`, or libpq's `key=value` form; may list several hosts.
+    pub url: Secret<String>,
+    /// At most this many connections, so at most this many queries read PostgreSQL at once.
+    pub pool_size: usize,
+    /// Limit for one connection attempt, and for waiting for a free connection.
+    pub connect_timeout: Duration,
+    /// PostgreSQL's own limit for each statement; `None` leaves the role's setting in force.
+    pub statement_timeout: Option<Duration>,
+    pub tables: TableNames,
+}
+
+/// Names of the tables of design section 2.1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableNames {
+    pub schema_registry: TableName,
+    pub entity_main: TableName,
+    pub eav_data: TableName,
+    pub change_log: TableName,
+    pub lake_file: TableName,
+}
+
+/// A PostgreSQL table, with its schema unless the search path finds it. Prints quoted, ready for SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName {
+    pub schema: Option<String>,
+    pub table: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct LakeConfig {
+    pub url: LakeUrl,
+    pub catalog: LakeCatalog,
+    /// Template of base prefixes, without slashes at its ends.
+    pub base: String,
+    /// Template of delta prefixes, without slashes at its ends.
+    pub delta: String,
+    pub s3: S3Config,
+}
+
+/// Root of the lake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LakeUrl {
+    /// `file:///dir`: an absolute path.
+    Local(PathBuf),
+    /// `s3://bucket/prefix`: the prefix has no slashes at its ends and may be empty.
+    S3 { bucket: String, prefix: String },
+}
+
+/// Who knows the set of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LakeCatalog {
+    /// The object store's listing, and footers.
+    Listing,
+    /// The PostgreSQL table `lake_file`.
+    Manifest,
+}
+
+/// Settings of an S3 endpoint. What is left out comes from the environment's own AWS credential chain.
+#[derive(Debug, Clone, Default)]
+pub struct S3Config {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<Secret<String>>,
+    pub session_token: Option<Secret<String>>,
+    /// Whether plain HTTP is allowed.
+    pub allow_http: bool,
+    /// `https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`.
+    pub path_style: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct CatalogConfig {
+    /// The catalog file; a relative path starts at the configuration file.
+    pub path: PathBuf,
+}
+
+/// Settings passed to DuckDB; `None` leaves DuckDB's default.
+#[derive(Debug, Clone, Default)]
+pub struct DuckDbConfig {
+    /// A size as DuckDB writes it (`4GB`, `512MiB`, `80%`).
+    pub memory_limit: Option<String>,
+    pub threads: Option<usize>,
+    pub temp_directory: Option<PathBuf>,
+    /// A size as DuckDB writes it.
+    pub temp_directory_limit: Option<String>,
+    pub extension_directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct QueryConfig {
+    /// Options of a query that neither its headers nor its session set.
+    pub defaults: QueryOptions,
+    pub max_concurrent: usize,
+    pub max_queued: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// This many failures within `window` open a breaker.
+    pub failures: u32,
+    pub window: Duration,
+    /// After this time an open breaker lets one probe through.
+    pub cooldown: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct TelemetryConfig {
+    pub otlp_endpoint: Option<String>,
+    pub service_name: String,
+    pub log_format: LogFormat,
+    /// Directives of `tracing_subscriber::EnvFilter` (`info`, `thermocline=debug,info`).
+    pub log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Who may call.
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// Whether callers without credentials are served.
+    pub anonymous: bool,
+    pub users: Vec<UserConfig>,
+    pub token: Option<TokenConfig>,
+}
+
+/// A user with a password, and what they may read.
+#[derive(Debug, Clone)]
+pub struct UserConfig {
+    pub name: String,
+    /// An argon2 hash in PHC form (`$argon2id$v=19$…`).
+    pub password_hash: Secret<String>,
+    /// Entities the user may read; `*` stands for all of them.
+    pub grants: Vec<String>,
+}
+
+/// How bearer tokens are checked.
+#[derive(Debug, Clone)]
+pub struct TokenConfig {
+    pub key: TokenKey,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub enum TokenKey {
+    /// Shared secret of HMAC-signed tokens.
+    Hmac(Secret<String>),
+    /// PEM file with the public key of signed tokens.
+    PublicKey(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// PEM file with the certificate chain.
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    pub private_key: PathBuf,
+    /// PEM file with the authorities of client certificates: mutual TLS.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Everything that is wrong with a configuration; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFaults {
+    pub faults: Vec<ConfigFault>,
+}
+
+impl std::fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigFaults {}
+
+/// The variables of this process that override keys of the configuration.
+pub fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with(ENVIRONMENT_PREFIX))?;
+            Some((name, value.to_string_lossy().into_owned()))
+        })
+        .collect()
+}
+
+impl Config {
+    /// Reads a configuration file. `environment` overrides its keys with variables named `THERMOCLINE__SECTION__KEY`;
+    /// other variables are ignored. See [`environment`].
+    ///
+    /// # Errors
+    /// All faults of file and environment together.
+    pub fn load(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigFaults> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path, environment),
+            Err(error) => {
+                let mut faults = Faults::new(path.display().to_string());
+                faults.report(&Place::Line(0), "", format!("cannot read the configuration file: {error}"));
+                Err(ConfigFaults { faults: faults.finish() })
+            }
+        }
+    }
+
+    /// As [`Config::load`], from the file's text. Relative paths in it start at the directory of `path`.
+    ///
+    /// # Errors
+    /// All faults of file and environment together.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigFaults> {
+        let mut faults = Faults::new(path.display().to_string());
+        let root = read_settings(text, environment, &mut faults);
+        // Keys behind a syntax error are unknown: missing ones would be reported wrongly.
+        let config = if faults.is_empty() { read_config(root, path, &mut faults) } else { None };
+        match config {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(ConfigFaults { faults: faults.finish() }),
+        }
+    }
+}
+
+fn read_config(mut root: Section, path: &Path, faults: &mut Faults) -> Option<Config> {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let server = read_server(root.section("server", faults), faults);
+    let (postgres, hot_scan) = read_postgres(root.section("postgres", faults), faults);
+    let lake = read_lake(root.section("lake", faults), faults);
+    let catalog = read_catalog(root.section("catalog", faults), base, faults);
+    let duckdb = read_duckdb(root.section("duckdb", faults), base, faults);
+    let query = read_query(root.section("query", faults), hot_scan, faults);
+    let breaker = read_breaker(root.section("breaker", faults), faults);
+    let telemetry = read_telemetry(root.section("telemetry", faults), faults);
+    let auth = read_auth(root.section("auth", faults), base, server.listen, faults);
+    let tls = read_tls(root.section("tls", faults), base, faults);
+    root.finish(faults);
+    Some(Config {
+        path: path.to_owned(),
+        server,
+        postgres: postgres?,
+        lake: lake?,
+        catalog,
+        duckdb,
+        query,
+        breaker,
+        telemetry,
+        auth,
+        tls,
+    })
+}
+
+fn read_server(mut section: Section, faults: &mut Faults) -> ServerConfig {
+    let mut address = |key, port| {
+        section
+            .parsed(key, "an address such as 127.0.0.1:32010 or [::]:32010", faults, read_address)
+            .map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), |found| found.value)
+    };
+    let listen = address("listen", 32010);
+    let admin_listen = address("admin_listen", 32011);
+    if listen == admin_listen && listen.port() != 0 {
+        let key = section.key("admin_listen");
+        faults.report(section.place(), key, format!("{admin_listen} is also `listen`; expected another port"));
+    }
+    section.finish(faults);
+    ServerConfig { listen, admin_listen }
+}
+
+fn read_address(text: &str) -> Option<SocketAddr> {
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?));
+    }
+    text.parse().ok()
+}
+
+fn read_postgres(mut section: Section, faults: &mut Faults) -> (Option<PostgresConfig>, Option<HotScan>) {
+    let expected = "a URL such as postgresql://user:password@host:5432/database";
+    let url = require(&mut section, "url", expected, faults, |text| {
+        crate::postgres::is_valid_url(text).then(|| Secret::new(text.to_owned()))
+    });
+    let hot_scan = section
+        .parsed("hot_scan", "copy or scan", faults, |text| match text {
+            "copy" => Some(HotScan::Copy),
+            "scan" => Some(HotScan::Scan),
+            _ => None,
+        })
+        .map(|found| found.value);
+    let pool_size = positive(section.integer("pool_size", 1..=10_000, faults), 16);
+    let connect_timeout = section.duration("connect_timeout", faults).unwrap_or(Duration::from_secs(5));
+    let statement_timeout =
+        section.optional_duration("statement_timeout", faults).unwrap_or(Some(Duration::from_secs(60)));
+    let mut table = |key: &'static str| {
+        section
+            .parsed(key, "a table name, or schema.table", faults, TableName::parse)
+            .map_or_else(|| TableName { schema: None, table: key.to_owned() }, |found| found.value)
+    };
+    let tables = TableNames {
+        schema_registry: table("schema_registry"),
+        entity_main: table("entity_main"),
+        eav_data: table("eav_data"),
+        change_log: table("change_log"),
+        lake_file: table("lake_file"),
+    };
+    section.finish(faults);
+    let config = url.map(|url| PostgresConfig { url, pool_size, connect_timeout, statement_timeout, tables });
+    (config, hot_scan)
+}
+
+impl TableName {
+    /// Reads `table` or `schema.table`; names are taken as they are written, letter case included.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (schema, table) = match text.split_once('.') {
+            Some((schema, table)) => (Some(schema.to_owned()), table.to_owned()),
+            None => (None, text.to_owned()),
+        };
+        let is_name = |name: &str| !name.is_empty() && !name.contains(['.', '\0']);
+        (is_name(&table) && schema.as_deref().is_none_or(is_name)).then_some(Self { schema, table })
+    }
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "\"{}\".", schema.replace('"', "\"\""))?;
+        }
+        write!(f, "\"{}\"", self.table.replace('"', "\"\""))
+    }
+}
+
+fn read_lake(mut section: Section, faults: &mut Faults) -> Option<LakeConfig> {
+    let url = require(&mut section, "url", "s3://bucket/prefix or file:///directory", faults, LakeUrl::parse);
+    let catalog = section
+        .parsed("catalog", "listing or manifest", faults, |text| match text {
+            "listing" => Some(LakeCatalog::Listing),
+            "manifest" => Some(LakeCatalog::Manifest),
+            _ => None,
+        })
+        .map_or(LakeCatalog::Listing, |found| found.value);
+    let base = read_template(&mut section, "base", "base/{schema_id}", faults);
+    let delta = read_template(&mut section, "delta", "delta/{schema_id}", faults);
+    if base == delta {
+        let key = section.key("delta");
+        faults.report(section.place(), key, "is the same as `base`; a file's tier is known by its prefix");
+    }
+    let s3 = read_s3(section.section("s3", faults), faults);
+    section.finish(faults);
+    Some(LakeConfig { url: url?, catalog, base, delta, s3 })
+}
+
+fn read_template(section: &mut Section, key: &'static str, default: &str, faults: &mut Faults) -> String {
+    let Some(found) = section.text(key, faults) else { return default.to_owned() };
+    let template = found.value.trim_matches('/').to_owned();
+    if let Err(expected) = check_template(&template) {
+        faults.report(&found.place, section.key(key), format!("`{template}`: {expected}"));
+    }
+    template
+}
+
+fn check_template(template: &str) -> Result<(), &'static str> {
+    if !template.contains("{schema_id}") && !template.contains("{schema_name}") {
+        return Err("expected {schema_id} or {schema_name} in it: each entity has its own prefix");
+    }
+    let plain = template.replace("{schema_id}", "0").replace("{schema_name}", "n");
+    if plain.contains(['{', '}', '*', '?', '[', ']', '\\', '%', '#']) || plain.chars().any(char::is_control) {
+        return Err("expected no other placeholder than {schema_id} and {schema_name}, and none of * ? [ ] \\ % #");
+    }
+    if plain.split('/').any(|part| part.is_empty() || part.starts_with(['_', '.'])) {
+        return Err("expected no empty part and none that starts with `_` or `.`: those are staging and never read");
+    }
+    Ok(())
+}
+
+impl LakeUrl {
+    /// Reads `s3://bucket/prefix` or `file:///directory`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = url::Url::parse(text).ok()?;
+        if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+            return None;
+        }
+        match url.scheme() {
+            "s3" => {
+                let prefix = text.strip_prefix("s3://")?.split_once('/').map_or("", |(_, prefix)| prefix);
+                let bucket = url.host_str()?.to_owned();
+                (url.port().is_none() && !prefix.contains(['*', '?', '[', ']']))
+                    .then(|| Self::S3 { bucket, prefix: prefix.trim_matches('/').to_owned() })
+            }
+            "file" => url.to_file_path().ok().map(Self::Local),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for LakeUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(path) => write!(f, "file://{}", path.display()),
+            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
+fn read_s3(mut section: Section, faults: &mut Faults) -> S3Config {
+    let place = section.place().clone();
+    let mut word = |key| section.word(key, faults).map(|found| found.value);
+    let endpoint = word("endpoint");
+    let region = word("region");
+    let access_key_id = word("access_key_id");
+    let secret_access_key = word("secret_access_key").map(Secret::new);
+    let session_token = word("session_token").map(Secret::new);
+    let allow_http = section.boolean("allow_http", faults).is_some_and(|found| found.value);
+    let path_style = section.boolean("path_style", faults).is_some_and(|found| found.value);
+    if access_key_id.is_some() != secret_access_key.is_some() {
+        let key = section.key("access_key_id");
+        faults.report(&place, key, "expected `access_key_id` and `secret_access_key` together, or neither");
+    }
+    if session_token.is_some() && access_key_id.is_none() {
+        faults.report(&place, section.key("session_token"), "expected `access_key_id` beside it");
+    }
+    if let Some(endpoint) = &endpoint {
+        let scheme = url::Url::parse(endpoint).ok().filter(url::Url::has_host).map(|url| url.scheme().to_owned());
+        match scheme.as_deref() {
+            Some("https") => {}
+            Some("http") if allow_http => {}
+            Some("http") => faults.report(
+                &place,
+                section.key("endpoint"),
+                "is plain http; expected https, or `allow_http = true` beside it",
+            ),
+            _ => faults.report(&place, section.key("endpoint"), "expected a URL such as https://host:9000"),
+        }
+    }
+    section.finish(faults);
+    S3Config { endpoint, region, access_key_id, secret_access_key, session_token, allow_http, path_style }
+}
+
+fn read_catalog(mut section: Section, base: &Path, faults: &mut Faults) -> CatalogConfig {
+    let path = path(&mut section, "path", base, faults).unwrap_or_else(|| base.join("catalog.toml"));
+    section.finish(faults);
+    CatalogConfig { path }
+}
+
+fn read_duckdb(mut section: Section, base: &Path, faults: &mut Faults) -> DuckDbConfig {
+    let expected = "a size such as 512MiB, 4GB or 80%";
+    let memory_limit = section.parsed("memory_limit", expected, faults, read_size).map(|found| found.value);
+    let threads = section.integer("threads", 1..=4096, faults).and_then(|threads| usize::try_from(threads).ok());
+    let temp_directory = path(&mut section, "temp_directory", base, faults);
+    let temp_directory_limit =
+        section.parsed("temp_directory_limit", expected, faults, read_size).map(|found| found.value);
+    let extension_directory = path(&mut section, "extension_directory", base, faults);
+    section.finish(faults);
+    DuckDbConfig { memory_limit, threads, temp_directory, temp_directory_limit, extension_directory }
+}
+
+/// A size as DuckDB reads it.
+fn read_size(text: &str) -> Option<String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
+    let (number, unit) = text.split_at(digits);
+    number.parse::<f64>().ok().filter(|number| *number > 0.0)?;
+    let units = ["B", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB", "%"];
+    units.iter().any(|known| known.eq_ignore_ascii_case(unit.trim())).then(|| text.to_owned())
+}
+
+fn read_query(mut section: Section, postgres_hot_scan: Option<HotScan>, faults: &mut Faults) -> QueryConfig {
+    let mut defaults = QueryOptions::default();
+    if let Some(hot_scan) = postgres_hot_scan {
+        defaults.hot_scan = hot_scan;
+    }
+    for name in OPTION_NAMES {
+        let Some(found) = section.scalar_text(name, faults) else { continue };
+        if let Err(OptionError::BadValue { value, expected, .. }) = defaults.set(name, &found.value) {
+            faults.report(&found.place, section.key(name), format!("cannot be `{value}`; expected {expected}"));
+        }
+        if name == "hot_scan" && postgres_hot_scan.is_some_and(|other| other != defaults.hot_scan) {
+            faults.report(&found.place, section.key(name), "contradicts postgres.hot_scan; expected one of the two");
+        }
+    }
+    let max_concurrent = positive(section.integer("max_concurrent", 1..=100_000, faults), 16);
+    let max_queued = positive(section.integer("max_queued", 0..=1_000_000, faults), 128);
+    section.finish(faults);
+    QueryConfig { defaults, max_concurrent, max_queued }
+}
+
+fn read_breaker(mut section: Section, faults: &mut Faults) -> BreakerConfig {
+    let failures = section.integer("failures", 1..=1_000_000, faults).and_then(|count| u32::try_from(count).ok());
+    let window = section.duration("window", faults).unwrap_or(Duration::from_secs(30));
+    let cooldown = section.duration("cooldown", faults).unwrap_or(Duration::from_secs(10));
+    section.finish(faults);
+    BreakerConfig { failures: failures.unwrap_or(5), window, cooldown }
+}
+
+fn read_telemetry(mut section: Section, faults: &mut Faults) -> TelemetryConfig {
+    let otlp_endpoint = section
+        .parsed("otlp_endpoint", "a URL such as http://localhost:4317", faults, |text| {
+            let url = url::Url::parse(text).ok().filter(url::Url::has_host)?;
+            matches!(url.scheme(), "http" | "https").then(|| text.to_owned())
+        })
+        .map(|found| found.value);
+    let service_name = section.word("service_name", faults).map(|found| found.value);
+    let log_format = section
+        .parsed("log_format", "text or json", faults, |text| match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        })
+        .map_or(LogFormat::Text, |found| found.value);
+    let expected = "trace, debug, info, warn, error or off, or directives such as flight_server=debug,info";
+    let log_level = section
+        .parsed("log_level", expected, faults, |text| {
+            let is_filter = !text.is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok();
+            // A lone word that is no level would be taken as the name of a target: most likely a typing error.
+            let is_lone_word = !text.contains(['=', ',']);
+            (is_filter && (!is_lone_word || text.parse::<tracing::level_filters::LevelFilter>().is_ok()))
+                .then(|| text.to_owned())
+        })
+        .map(|found| found.value);
+    section.finish(faults);
+    TelemetryConfig {
+        otlp_endpoint,
+        service_name: service_name.unwrap_or_else(|| "thermocline".to_owned()),
+        log_format,
+        log_level: log_level.unwrap_or_else(|| "info".to_owned()),
+    }
+}
+
+fn read_auth(mut section: Section, base: &Path, listen: SocketAddr, faults: &mut Faults) -> AuthConfig {
+    let anonymous = section.boolean("anonymous", faults);
+    let place = section.place().clone();
+    let key = section.key("anonymous");
+    let sections = section.sections("users", faults);
+    let has_users = !sections.is_empty();
+    let users: Vec<UserConfig> = sections.into_iter().filter_map(|user| read_user(user, faults)).collect();
+    for (index, user) in users.iter().enumerate() {
+        if users[..index].iter().any(|other| other.name == user.name) {
+            faults.report(&place, section.key("users"), format!("user `{}` is defined twice", user.name));
+        }
+    }
+    let has_token = section.has("token");
+    let token = read_token(section.section("token", faults), has_token, base, faults);
+    section.finish(faults);
+
+    let has_credentials = has_users || has_token;
+    let anonymous = match anonymous {
+        Some(found) => {
+            if !found.value && !has_credentials {
+                let expected = "nobody could log in; expected `users` or a `token` section beside it, or true";
+                faults.report(&found.place, key, expected);
+            }
+            found.value
+        }
+        // Whoever lists users wants them asked for their passwords.
+        None if has_credentials => false,
+        None if listen.ip().is_loopback() => true,
+        None => {
+            faults.report(
+                &place,
+                key,
+                format!(
+                    "server.listen {listen} can be reached from other machines; expected `anonymous = true` in words, \
+                     or users or a token"
+                ),
+            );
+            false
+        }
+    };
+    AuthConfig { anonymous, users, token }
+}
+
+fn read_user(mut section: Section, faults: &mut Faults) -> Option<UserConfig> {
+    let name = require(&mut section, "name", "a name without `:`", faults, |text| {
+        (!text.is_empty() && !text.contains(':')).then(|| text.to_owned())
+    });
+    let expected = "an argon2 hash in PHC form ($argon2id$v=19$m=…,t=…,p=…$salt$hash)";
+    let password_hash = require(&mut section, "password_hash", expected, faults, |text| {
+        let parts = text.split('$').count();
+        (text.starts_with("$argon2") && (5..=6).contains(&parts)).then(|| Secret::new(text.to_owned()))
+    });
+    let grants = if section.has("grants") { section.texts("grants", faults) } else { vec!["*".to_owned()] };
+    section.finish(faults);
+    Some(UserConfig { name: name?, password_hash: password_hash?, grants })
+}
+
+fn read_token(mut section: Section, is_written: bool, base: &Path, faults: &mut Faults) -> Option<TokenConfig> {
+    let place = section.place().clone();
+    let secret = section.word("hmac_secret", faults);
+    let public_key = path(&mut section, "public_key", base, faults);
+    let issuer = section.word("issuer", faults).map(|found| found.value);
+    let audience = section.word("audience", faults).map(|found| found.value);
+    let key = match (secret, public_key) {
+        (Some(secret), None) => {
+            if secret.value.len() < 32 {
+                faults.report(&secret.place, section.key("hmac_secret"), "is too short; expected 32 bytes or more");
+            }
+            Some(TokenKey::Hmac(Secret::new(secret.value)))
+        }
+        (None, Some(path)) => Some(TokenKey::PublicKey(path)),
+        (Some(_), Some(_)) => {
+            faults.report(&place, "auth.token", "expected one of `hmac_secret` and `public_key`, not both");
+            None
+        }
+        (None, None) => {
+            if is_written {
+                faults.report(&place, "auth.token", "expected `hmac_secret` or `public_key`");
+            }
+            None
+        }
+    };
+    section.finish(faults);
+    Some(TokenConfig { key: key?, issuer, audience })
+}
+
+fn read_tls(mut section: Section, base: &Path, faults: &mut Faults) -> Option<TlsConfig> {
+    let place = section.place().clone();
+    let certificate = path(&mut section, "certificate", base, faults);
+    let private_key = path(&mut section, "private_key", base, faults);
+    let client_ca = path(&mut section, "client_ca", base, faults);
+    section.finish(faults);
+    match (certificate, private_key) {
+        (Some(certificate), Some(private_key)) => Some(TlsConfig { certificate, private_key, client_ca }),
+        (None, None) if client_ca.is_none() => None,
+        (certificate, _) => {
+            let missing = if certificate.is_none() { "tls.certificate" } else { "tls.private_key" };
+            faults.report(&place, missing, "is missing; expected `certificate` and `private_key` together");
+            None
+        }
+    }
+}
+
+/// A key that must be written.
+fn require<T>(
+    section: &mut Section,
+    key: &'static str,
+    expected: &str,
+    faults: &mut Faults,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    if !section.has(key) {
+        faults.report(&section.place_of(key), section.key(key), format!("is missing; expected {expected}"));
+    }
+    section.parsed(key, expected, faults, read).map(|found| found.value)
+}
+
+/// A path; a relative one starts at `base`.
+fn path(section: &mut Section, key: &'static str, base: &Path, faults: &mut Faults) -> Option<PathBuf> {
+    section.word(key, faults).map(|found| base.join(found.value))
+}
+
+fn positive(value: Option<i64>, default: usize) -> usize {
+    value.and_then(|value| usize::try_from(value).ok()).unwrap_or(default)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! What can go wrong with PostgreSQL, by kind. SQLSTATEs are sorted here and nowhere else.
+
+use tokio_postgres::error::SqlState;
+
+/// A failure of PostgreSQL. The text never holds the connection URL, a password or a row's value.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct PostgresError {
+    kind: PostgresErrorKind,
+    message: String,
+    #[source]
+    source: Option<anyhow::Error>,
+}
+
+/// The kinds of failure that callers act upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PostgresErrorKind {
+    /// Not reachable, too busy, shutting down, connection lost, snapshot taken away by recovery: later may work.
+    Unavailable,
+    /// Wrong password, database, table, column or rights: an operator must act.
+    Misconfigured,
+    /// PostgreSQL's own limit for a statement passed.
+    StatementTimeout,
+    /// A stored value that doesn't fit its declared type.
+    Data,
+    /// A statement that should never have been sent, or a protocol surprise: a bug of ours.
+    Internal,
+}
+
+impl PostgresError {
+    pub(super) fn new(kind: PostgresErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub(super) fn with_source(mut self, source: impl Into<anyhow::Error>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(PostgresErrorKind::Internal, message)
+    }
+
+    pub fn kind(&self) -> PostgresErrorKind {
+        self.kind
+    }
+}
+
+impl From<tokio_postgres::Error> for PostgresError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let (kind, message) = match error.as_db_error() {
+            Some(reported) => (
+                kind_of_state(reported.code()),
+                format!("PostgreSQL: {} (SQLSTATE {})", reported.message(), reported.code().code()),
+            ),
+            // Without an error report the connection broke, never came up, or spoke another protocol.
+            None if error.is_closed() => {
+                (PostgresErrorKind::Unavailable, "PostgreSQL closed the connection".to_owned())
+            }
+            None => {
+                let kind = kind_of_failure(&error);
+                (kind, format!("PostgreSQL: {}", describe(&error)))
+            }
+        };
+        Self::new(kind, message).with_source(error)
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for PostgresError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        use deadpool_postgres::{PoolError, TimeoutType};
+        match error {
+            PoolError::Backend(error) => error.into(),
+            PoolError::Timeout(TimeoutType::Wait) => {
+                Self::new(PostgresErrorKind::Unavailable, "PostgreSQL: no connection of the pool became free in time")
+            }
+            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
+                Self::new(PostgresErrorKind::Unavailable, "PostgreSQL: connecting took too long")
+            }
+            PoolError::Closed => Self::new(PostgresErrorKind::Unavailable, "PostgreSQL: the pool is closed"),
+            error @ (PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => {
+                Self::internal("PostgreSQL: the pool is set up wrongly").with_source(error)
+            }
+        }
+    }
+}
+
+/// The text of an error and its causes, without repeating what a text already includes.
+fn describe(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn kind_of_failure(error: &tokio_postgres::Error) -> PostgresErrorKind {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.is::<std::io::Error>() || inner.is::<rustls::Error>() {
+            return PostgresErrorKind::Unavailable;
+        }
+        cause = inner.source();
+    }
+    let text = error.to_string();
+    // tokio-postgres keeps its kinds to itself; its texts are what tells these apart.
+    if text.starts_with("error connecting") || text.starts_with("timeout") || text.starts_with("error communicating") {
+        return PostgresErrorKind::Unavailable;
+    }
+    if text.contains("authentication") || text.contains("invalid configuration") || text.contains("TLS handshake") {
+        return PostgresErrorKind::Misconfigured;
+    }
+    PostgresErrorKind::Internal
+}
+
+/// Sorts SQLSTATEs (PostgreSQL documentation, appendix A) by class, with the exceptions first.
+fn kind_of_state(state: &SqlState) -> PostgresErrorKind {
+    // 57014 is also what a cancel request of ours gives; the caller that cancelled isn't listening any more.
+    if *state == SqlState::QUERY_CANCELED {
+        return PostgresErrorKind::StatementTimeout;
+    }
+    // Recovery conflicts on a standby, and serialization failures, which a read-only snapshot sees only there.
+    if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {
+        return PostgresErrorKind::Unavailable;
+    }
+    let code = state.code();
+    match code.get(..2).unwrap_or(code) {
+        // Connection exceptions, insufficient resources (too many connections), operator intervention, system errors,
+        // idle timeouts that closed the transaction, a transaction that such an event aborted.
+        "08" | "53" | "57" | "58" | "25" => PostgresErrorKind::Unavailable,
+        // Authorization, unknown database or schema, undefined table or column or missing rights.
+        "28" | "3D" | "3F" => PostgresErrorKind::Misconfigured,
+        "42" if *state == SqlState::SYNTAX_ERROR => PostgresErrorKind::Internal,
+        "42" => PostgresErrorKind::Misconfigured,
+        "22" => PostgresErrorKind::Data,
+        _ => PostgresErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_their_kinds() {
+        use PostgresErrorKind::{Data, Internal, Misconfigured, StatementTimeout, Unavailable};
+        for (state, kind) in [
+            ("57014", StatementTimeout),
+            ("57P01", Unavailable),
+            ("57P03", Unavailable),
+            ("53300", Unavailable),
+            ("08006", Unavailable),
+            ("40001", Unavailable),
+            ("25P03", Unavailable),
+            ("28P01", Misconfigured),
+            ("28000", Misconfigured),
+            ("3D000", Misconfigured),
+            ("42P01", Misconfigured),
+            ("42703", Misconfigured),
+            ("42501", Misconfigured),
+            ("42601", Internal),
+            ("22P02", Data),
+            ("XX000", Internal),
+        ] {
+            assert_eq!(kind_of_state(&SqlState::from_code(state)), kind, "{state}");
+        }
+    }
+}
