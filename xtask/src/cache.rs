@@ -21,29 +21,16 @@ impl Checkout {
     /// `$XDG_CACHE_HOME/thermocline`, else `~/.cache/thermocline`.
     pub(crate) fn locate() -> Result<Self> {
         // Cargo sets the variable at run time too: a binary in a shared target directory serves several checkouts.
-        let manifest = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-        let root = manifest
-            .parent()
-            .context("xtask lies in no workspace")?
-            .to_owned();
-        let cache = match (
-            env::var_os("THERMOCLINE_CACHE"),
-            env::var_os("XDG_CACHE_HOME"),
-            env::home_dir(),
-        ) {
+        let manifest =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = manifest.parent().context("xtask lies in no workspace")?.to_owned();
+        let cache = match (env::var_os("THERMOCLINE_CACHE"), env::var_os("XDG_CACHE_HOME"), env::home_dir()) {
             (Some(cache), _, _) if !cache.is_empty() => PathBuf::from(cache),
             (_, Some(base), _) if !base.is_empty() => PathBuf::from(base).join("thermocline"),
             (_, _, Some(home)) => home.join(".cache/thermocline"),
-            (_, _, None) => bail!(
-                "there is no home directory: set THERMOCLINE_CACHE to a directory for the cache"
-            ),
+            (_, _, None) => bail!("there is no home directory: set THERMOCLINE_CACHE to a directory for the cache"),
         };
-        ensure!(
-            cache.is_absolute(),
-            "the cache `{}` must be an absolute path",
-            cache.display()
-        );
+        ensure!(cache.is_absolute(), "the cache `{}` must be an absolute path", cache.display());
         Ok(Self { root, cache })
     }
 
@@ -65,8 +52,7 @@ impl Checkout {
 
     /// The target directory of the commands that build: the user's own choice, else one in the cache.
     pub(crate) fn target_dir(&self) -> PathBuf {
-        env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| self.cache.join("target"), |dir| self.root.join(dir))
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.cache.join("target"), |dir| self.root.join(dir))
     }
 
     /// A cargo that builds this checkout into [`Self::target_dir`].
@@ -82,10 +68,7 @@ impl Checkout {
         // `cargo run` leaves the variables of this package behind; they would reach build scripts of others.
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("CARGO_PKG_")
-                || text.starts_with("CARGO_MANIFEST_")
-                || text.starts_with("CARGO_BIN_")
-            {
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text.starts_with("CARGO_BIN_") {
                 command.env_remove(&name);
             }
         }
@@ -104,15 +87,12 @@ impl Checkout {
 
     /// Keeps a second set-up waiting until the returned file is dropped.
     pub(crate) fn lock(&self) -> Result<File> {
-        fs::create_dir_all(&self.cache)
-            .with_context(|| format!("cannot make the cache `{}`", self.cache.display()))?;
+        fs::create_dir_all(&self.cache).with_context(|| format!("cannot make the cache `{}`", self.cache.display()))?;
         let path = self.cache.join(".lock");
-        let file =
-            File::create(&path).with_context(|| format!("cannot open `{}`", path.display()))?;
+        let file = File::create(&path).with_context(|| format!("cannot open `{}`", path.display()))?;
         if file.try_lock().is_err() {
             println!("   waiting for another set-up to finish");
-            file.lock()
-                .with_context(|| format!("cannot lock `{}`", path.display()))?;
+            file.lock().with_context(|| format!("cannot lock `{}`", path.display()))?;
         }
         Ok(file)
     }
@@ -122,8 +102,7 @@ impl Checkout {
     pub(crate) fn staging(&self, name: &str) -> Result<PathBuf> {
         let staging = self.cache.join(".staging").join(name);
         remove_dir_if_there(&staging)?;
-        fs::create_dir_all(&staging)
-            .with_context(|| format!("cannot make `{}`", staging.display()))?;
+        fs::create_dir_all(&staging).with_context(|| format!("cannot make `{}`", staging.display()))?;
         Ok(staging)
     }
 
@@ -134,14 +113,10 @@ impl Checkout {
             Ok(target) if target == self.cache => return Ok(()),
             Ok(_) => {}
             Err(_) if !link.exists() => {}
-            Err(_) => bail!(
-                "`{}` is in the way of a link to the cache: move it elsewhere",
-                link.display()
-            ),
+            Err(_) => bail!("`{}` is in the way of a link to the cache: move it elsewhere", link.display()),
         }
         let next = self.root.join(format!(".deps.{}", std::process::id()));
-        std::os::unix::fs::symlink(&self.cache, &next)
-            .with_context(|| format!("cannot link `{}`", next.display()))?;
+        std::os::unix::fs::symlink(&self.cache, &next).with_context(|| format!("cannot link `{}`", next.display()))?;
         fs::rename(&next, &link).with_context(|| format!("cannot link `{}`", link.display()))
     }
 }

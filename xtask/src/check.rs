@@ -20,21 +20,11 @@ pub(crate) struct CheckOptions {
 }
 
 /// The translator is pure: these must not be among its dependencies.
-const FORBIDDEN_IN_TRANSLATOR: &[&str] = &[
-    "arrow-flight",
-    "duckdb",
-    "libduckdb-sys",
-    "object_store",
-    "tokio",
-    "tokio-postgres",
-    "tonic",
-];
+const FORBIDDEN_IN_TRANSLATOR: &[&str] =
+    &["arrow-flight", "duckdb", "libduckdb-sys", "object_store", "tokio", "tokio-postgres", "tonic"];
 
 pub(crate) fn run(checkout: &Checkout, options: &CheckOptions) -> Result<()> {
-    let mut report = Report {
-        steps: Vec::new(),
-        missing: Vec::new(),
-    };
+    let mut report = Report { steps: Vec::new(), missing: Vec::new() };
     let result = run_steps(checkout, options, &mut report);
     println!("\n{}", report.summary());
     result?;
@@ -47,13 +37,7 @@ fn run_steps(checkout: &Checkout, options: &CheckOptions, report: &mut Report) -
         static_checks(checkout, options, report)?;
     }
     report.step("build the server", || {
-        let arguments = [
-            "build",
-            "--package",
-            "flight-server",
-            "--bin",
-            "thermocline",
-        ];
+        let arguments = ["build", "--package", "flight-server", "--bin", "thermocline"];
         process::run(cargo(checkout, options).args(arguments))
     })?;
     report.step("cargo test", || {
@@ -62,24 +46,11 @@ fn run_steps(checkout: &Checkout, options: &CheckOptions, report: &mut Report) -
         set_test_environment(checkout, options, &mut test);
         process::run(&mut test)
     })?;
-    if options.filter.is_none()
-        && checkout
-            .root()
-            .join("tests/python")
-            .read_dir()?
-            .any(is_python_test)
-    {
+    if options.filter.is_none() && checkout.root().join("tests/python").read_dir()?.any(is_python_test) {
         report.step("pytest", || {
             let mut pytest = Command::new(checkout.venv_python());
             pytest.current_dir(checkout.root());
-            pytest.args([
-                "-m",
-                "pytest",
-                "-ra",
-                "-p",
-                "no:cacheprovider",
-                "tests/python",
-            ]);
+            pytest.args(["-m", "pytest", "-ra", "-p", "no:cacheprovider", "tests/python"]);
             checkout.set_environment(&mut pytest);
             pytest.env("PYTHONDONTWRITEBYTECODE", "1");
             set_test_environment(checkout, options, &mut pytest);
@@ -92,23 +63,14 @@ fn run_steps(checkout: &Checkout, options: &CheckOptions, report: &mut Report) -
 fn static_checks(checkout: &Checkout, options: &CheckOptions, report: &mut Report) -> Result<()> {
     let tool = |name: &str| process::works(checkout.cargo().args([name, "--version"]));
     if tool("fmt")? {
-        report.step("format", || {
-            process::run(cargo(checkout, options).args(["fmt", "--all", "--check"]))
-        })?;
+        report.step("format", || process::run(cargo(checkout, options).args(["fmt", "--all", "--check"])))?;
     } else {
         report.missing("format", "rustfmt (`rustup component add rustfmt`)");
     }
     report.step("translator's dependencies", || check_translator(checkout))?;
     if tool("clippy")? {
         report.step("clippy", || {
-            let arguments = [
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "--deny",
-                "warnings",
-            ];
+            let arguments = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
             process::run(cargo(checkout, options).args(arguments))
         })?;
     } else {
@@ -116,8 +78,7 @@ fn static_checks(checkout: &Checkout, options: &CheckOptions, report: &mut Repor
     }
     report.step("documents", || {
         let mut doc = cargo(checkout, options);
-        doc.args(["doc", "--workspace", "--no-deps"])
-            .env("RUSTDOCFLAGS", "--deny warnings");
+        doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings");
         process::run(&mut doc)
     })
 }
@@ -125,18 +86,13 @@ fn static_checks(checkout: &Checkout, options: &CheckOptions, report: &mut Repor
 fn cargo(checkout: &Checkout, options: &CheckOptions) -> Command {
     let mut cargo = checkout.cargo();
     if options.ci {
-        cargo
-            .env("CARGO_TERM_COLOR", "never")
-            .env("CARGO_INCREMENTAL", "0");
+        cargo.env("CARGO_TERM_COLOR", "never").env("CARGO_INCREMENTAL", "0");
     }
     cargo
 }
 
 fn set_test_environment(checkout: &Checkout, options: &CheckOptions, command: &mut Command) {
-    command.env(
-        "THERMOCLINE_BIN",
-        checkout.target_dir().join("debug/thermocline"),
-    );
+    command.env("THERMOCLINE_BIN", checkout.target_dir().join("debug/thermocline"));
     if options.long {
         command.env("THERMOCLINE_LONG", "1");
     }
@@ -152,32 +108,15 @@ fn is_python_test(entry: std::io::Result<std::fs::DirEntry>) -> bool {
 
 fn check_translator(checkout: &Checkout) -> Result<()> {
     let mut tree = checkout.cargo();
-    tree.args([
-        "tree",
-        "--package",
-        "translator",
-        "--edges",
-        "normal,build",
-        "--prefix",
-        "none",
-        "--format",
-        "{p}",
-    ]);
+    tree.args(["tree", "--package", "translator", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
     let tree = process::output(&mut tree)?;
     let found: Vec<&str> = tree
         .lines()
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| FORBIDDEN_IN_TRANSLATOR.contains(name))
         .collect();
-    ensure!(
-        found.is_empty(),
-        "translator must stay pure but depends on {}",
-        found.join(", ")
-    );
-    println!(
-        "   translator depends on none of {}",
-        FORBIDDEN_IN_TRANSLATOR.join(", ")
-    );
+    ensure!(found.is_empty(), "translator must stay pure but depends on {}", found.join(", "));
+    println!("   translator depends on none of {}", FORBIDDEN_IN_TRANSLATOR.join(", "));
     Ok(())
 }
 
@@ -194,10 +133,7 @@ impl Report {
         let result = step();
         let took = started.elapsed();
         self.steps.push((name, took, result.is_ok()));
-        println!(
-            "   {name}: {} ({took:.1?})",
-            if result.is_ok() { "ok" } else { "FAILED" }
-        );
+        println!("   {name}: {} ({took:.1?})", if result.is_ok() { "ok" } else { "FAILED" });
         result.with_context(|| format!("the step `{name}` failed"))
     }
 
@@ -210,12 +146,7 @@ impl Report {
         let mut text = String::from("== Summary\n");
         for (name, took, ok) in &self.steps {
             // Writing to a string can't fail.
-            let _ = writeln!(
-                text,
-                "   {:<8}{:>8.1} s  {name}",
-                if *ok { "ok" } else { "FAILED" },
-                took.as_secs_f64()
-            );
+            let _ = writeln!(text, "   {:<8}{:>8.1} s  {name}", if *ok { "ok" } else { "FAILED" }, took.as_secs_f64());
         }
         for (check, tool) in &self.missing {
             let _ = writeln!(text, "   NOT RUN             {check}: {tool} is missing");

@@ -5,10 +5,7 @@
 //! target directory in that cache, so that a fresh clone compiles its dependencies only once on a machine.
 //! This crate knows nothing of the workspace's other crates and stays small: it is compiled before anything else.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "a developer's command talks on standard output"
-)]
+#![expect(clippy::print_stdout, reason = "a developer's command talks on standard output")]
 
 mod artifact;
 mod cache;
@@ -26,11 +23,7 @@ use clap::{Parser, Subcommand};
 use crate::{cache::Checkout, check::CheckOptions, setup::Extent};
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "Thermocline's developer commands"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Thermocline's developer commands")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -92,55 +85,30 @@ fn run(command: Command) -> Result<()> {
             println!("\nSet up. `cargo build --release` gives target/release/thermocline.");
             Ok(())
         }
-        Command::Test { long, filter } => check::run(
-            &checkout,
-            &CheckOptions {
-                long,
-                filter,
-                ci: false,
-            },
-        ),
-        Command::Ci => check::run(
-            &checkout,
-            &CheckOptions {
-                long: false,
-                filter: None,
-                ci: true,
-            },
-        ),
+        Command::Test { long, filter } => check::run(&checkout, &CheckOptions { long, filter, ci: false }),
+        Command::Ci => check::run(&checkout, &CheckOptions { long: false, filter: None, ci: true }),
         Command::Demo { once, s3 } => demo(&checkout, once, s3),
         Command::Bench { args } => {
             let mut cargo = checkout.cargo();
-            cargo
-                .args(["run", "--release", "--package", "benchmarks", "--"])
-                .args(args);
+            cargo.args(["run", "--release", "--package", "benchmarks", "--"]).args(args);
             process::replace(cargo)
         }
     }
 }
 
 fn demo(checkout: &Checkout, once: bool, s3: bool) -> Result<()> {
-    println!(
-        "\n== Building the server and the demo (the first time compiles every dependency: some minutes)"
-    );
+    println!("\n== Building the server and the demo (the first time compiles every dependency: some minutes)");
     let mut build = checkout.cargo();
-    build.args([
-        "build",
-        "--release",
-        "--package",
-        "flight-server",
-        "--bin",
-        "thermocline",
-    ]);
+    // Unoptimised on purpose: DuckDB, which does the work, is optimised already, and the tests share the build.
+    build.args(["build", "--package", "flight-server", "--bin", "thermocline"]);
     build.args(["--package", "thermocline-tests", "--bin", "demo"]);
     process::run(&mut build)?;
 
-    let release = checkout.target_dir().join("release");
-    let mut demo = std::process::Command::new(release.join("demo"));
+    let built = checkout.target_dir().join("debug");
+    let mut demo = std::process::Command::new(built.join("demo"));
     checkout.set_environment(&mut demo);
-    demo.env("THERMOCLINE_BIN", release.join("thermocline"));
-    demo.args(once.then_some("--once"))
-        .args(s3.then_some("--s3"));
+    demo.env("THERMOCLINE_BIN", built.join("thermocline"));
+    demo.args(once.then_some("--once")).args(s3.then_some("--s3"));
     // The demo takes this process's place, so that Ctrl-C and the exit code are its own.
     process::replace(demo)
 }

