@@ -1,0 +1,3 @@
+//! The commands of the `thermocline` binary.
+
+pub mod query;

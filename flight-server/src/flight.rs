@@ -1,0 +1,158 @@
+//! The wire: Arrow Flight SQL over gRPC. Knows nothing of DuckDB, PostgreSQL or the lake; it speaks to the query
+//! pipeline through [`QueryPipeline`] alone.
+//!
+//! A query is two calls. All that the second needs travels in the ticket, so any replica can answer it:
+//!
+//! ```text
+//! client                                        server
+//!   │ GetFlightInfo(CommandStatementQuery)        │
+//!   ├────────────────────────────────────────────▶│ headers → CallContext, descriptor → FlightSqlCommand, plan
+//!   │◀────────────────────────────────────────────┤ FlightInfo { schema, ticket, app_metadata: plan }
+//!   │ DoGet(ticket)                               │
+//!   ├────────────────────────────────────────────▶│ ticket → SQL, parameters, options, query id; plan again, execute
+//!   │◀────────────────────────────────────────────┤ schema, batches of about 2 MB, …
+//!   │◀────────────────────────────────────────────┤ an empty batch with app_metadata: plan with `execution`
+//! ```
+//!
+//! A prepared statement is three, and its handle holds the statement itself:
+//!
+//! ```text
+//!   CreatePreparedStatement(sql)      → handle { sql }, result schema, parameter schema
+//!   DoPut(handle, one row)            → handle { sql, parameters }
+//!   GetFlightInfo(handle) and DoGet   → as above
+//! ```
+
+mod auth;
+mod command;
+mod context;
+mod do_action;
+mod do_get;
+mod do_put;
+mod entity_schemas;
+mod failure;
+mod flight_info;
+mod handle;
+mod handshake;
+mod list_flights;
+mod metadata;
+mod parameters;
+mod result_stream;
+mod server;
+mod session;
+mod split;
+mod status;
+#[cfg(test)]
+mod test_pipeline;
+mod wire_schema;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use async_trait::async_trait;
+use translator::catalog::Catalog;
+use translator::options::QueryOptions;
+
+use crate::query::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
+
+pub use server::FlightSqlServer;
+
+/// What the wire needs of the query pipeline.
+#[async_trait]
+pub trait QueryPipeline: Send + Sync + 'static {
+    /// The catalog in force.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// The server's defaults, below session options and call headers.
+    fn default_options(&self) -> QueryOptions;
+
+    /// Admits and binds a statement. Touches no source.
+    ///
+    /// # Errors
+    /// The statement is wrong, refused, or names an unknown table.
+    async fn prepare(&self, sql: &str) -> Result<PreparedQuery, QueryError>;
+
+    /// Plans a query without running it.
+    ///
+    /// # Errors
+    /// As [`QueryPipeline::prepare`], and what planning meets: parameters that don't fit, a source that is down.
+    async fn plan(&self, request: QueryRequest) -> Result<PlannedQuery, QueryError>;
+
+    /// Plans and runs a query. Dropping the stream cancels it.
+    ///
+    /// # Errors
+    /// As [`QueryPipeline::plan`], and whatever fails before the first batch.
+    async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError>;
+
+    /// Cancels the running query with this id, and no other.
+    fn cancel(&self, query_id: &str) -> CancelOutcome;
+
+    /// Keywords and functions of the SQL that clients may write.
+    fn sql_vocabulary(&self) -> Arc<SqlVocabulary>;
+}
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// The query was running or waiting, and is told to stop.
+    Cancelled,
+    /// No query with that id runs here: it is over, never started, or runs on another replica.
+    NotFound,
+}
+
+/// Names that a SQL editor completes and that drivers report, from DuckDB itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SqlVocabulary {
+    pub keywords: Vec<String>,
+    pub numeric_functions: Vec<String>,
+    pub string_functions: Vec<String>,
+    pub datetime_functions: Vec<String>,
+    pub system_functions: Vec<String>,
+}
+
+/// Settings of the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlightSettings {
+    /// Greatest message the server reads or writes, in bytes. Batches stay far below it; a single very wide row may not.
+    pub max_message_bytes: usize,
+    /// About the size of one message of a result, in bytes; a single row larger than that is a message of its own.
+    pub target_batch_bytes: usize,
+    /// Sessions held at most.
+    pub max_sessions: usize,
+    /// A session unused for this long is forgotten.
+    pub session_idle: Duration,
+}
+
+impl Default for FlightSettings {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 256 * 1024 * 1024,
+            // gRPC clients refuse messages above 4 MB by default; encoding adds a little to what a batch holds.
+            target_batch_bytes: 2 * 1024 * 1024,
+            max_sessions: 10_000,
+            session_idle: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+/// The Flight SQL service over `pipeline`, ready to be added to a tonic router.
+pub fn service(pipeline: Arc<dyn QueryPipeline>, settings: FlightSettings) -> FlightServiceServer<FlightSqlServer> {
+    let max_message_bytes = settings.max_message_bytes;
+    FlightServiceServer::new(FlightSqlServer::new(pipeline, settings))
+        .max_decoding_message_size(max_message_bytes)
+        .max_encoding_message_size(max_message_bytes)
+}
+
+/// Transport settings that suit Flight: keep-alive on queries that compute for long before their first batch, call
+/// headers up to 64 KiB, and windows that keep a 2 MB message in flight.
+pub fn tuned(server: tonic::transport::Server) -> tonic::transport::Server {
+    server
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(Duration::from_secs(60)))
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        // The limit counts 32 bytes a header on top of names and values.
+        .http2_max_header_list_size(Some(128 * 1024))
+        .initial_stream_window_size(Some(4 * 1024 * 1024))
+        .initial_connection_window_size(Some(16 * 1024 * 1024))
+}

@@ -1,0 +1,35 @@
+//! DoGet: from a ticket to a stream of batches. The query is planned again; nothing is kept from GetFlightInfo.
+
+use arrow_flight::Ticket;
+
+use super::command::FlightSqlTicket;
+use super::context::CallContext;
+use super::failure::{FailedQuery, Failure, Outcome};
+use super::handle::StatementHandle;
+use super::result_stream::{self, FlightDataStream};
+use super::server::FlightSqlServer;
+use crate::query::QueryRequest;
+
+pub(super) async fn do_get(server: &FlightSqlServer, call: &CallContext, ticket: &Ticket) -> Outcome<FlightDataStream> {
+    match FlightSqlTicket::parse(ticket)? {
+        FlightSqlTicket::Statement(statement) => execute(server, call, statement).await,
+        FlightSqlTicket::Metadata(command) => {
+            let batch = command.answer(server).await?;
+            result_stream::of_batch(batch, server.settings.target_batch_bytes)
+        }
+    }
+}
+
+async fn execute(
+    server: &FlightSqlServer,
+    call: &CallContext,
+    statement: StatementHandle,
+) -> Outcome<FlightDataStream> {
+    let StatementHandle { query_id, sql, parameters, mut options } = statement;
+    call.override_with_headers(&mut options)?;
+    call.limit_to_deadline(&mut options);
+    let request = QueryRequest { query_id: query_id.clone(), sql: sql.clone(), parameters, options };
+    let query = server.pipeline.execute(request).await;
+    let query = query.map_err(|error| Failure::of_query(error, &query_id, &sql))?;
+    Ok(result_stream::of_query(query, FailedQuery { query_id, sql }, server.settings.target_batch_bytes))
+}

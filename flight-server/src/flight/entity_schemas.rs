@@ -1,0 +1,50 @@
+//! The Arrow schemas of the tables, as queries return them: the pipeline is asked, so that metadata and results can never
+//! disagree about a type.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use tokio::sync::Mutex;
+use translator::catalog::{Catalog, Entity};
+
+use super::QueryPipeline;
+use super::command::select_table;
+use super::failure::Outcome;
+use super::wire_schema;
+
+/// A table with its schema.
+#[derive(Debug, Clone)]
+pub(super) struct EntitySchema {
+    pub(super) entity: Arc<Entity>,
+    /// What `SELECT *` of it returns.
+    pub(super) schema: SchemaRef,
+}
+
+/// Schemas of the catalog that was in force when they were last asked for.
+#[derive(Debug, Default)]
+pub(super) struct EntitySchemas {
+    cached: Mutex<Option<(Arc<Catalog>, Arc<[EntitySchema]>)>>,
+}
+
+impl EntitySchemas {
+    /// All tables, in the order of the catalog.
+    pub(super) async fn all(&self, pipeline: &dyn QueryPipeline) -> Outcome<Arc<[EntitySchema]>> {
+        let catalog = pipeline.catalog();
+        // The lock is held while the schemas are made: callers that come together ask once.
+        let mut cached = self.cached.lock().await;
+        if let Some((of, schemas)) = cached.as_ref() {
+            // A reload makes a new catalog; holding the old one keeps its address from being used again.
+            if Arc::ptr_eq(of, &catalog) {
+                return Ok(Arc::clone(schemas));
+            }
+        }
+        let mut schemas = Vec::with_capacity(catalog.entities().len());
+        for entity in catalog.entities() {
+            let prepared = pipeline.prepare(&select_table(&entity.name)).await?;
+            schemas.push(EntitySchema { entity: Arc::clone(entity), schema: wire_schema::plain(&prepared.schema) });
+        }
+        let schemas: Arc<[EntitySchema]> = schemas.into();
+        *cached = Some((catalog, Arc::clone(&schemas)));
+        Ok(schemas)
+    }
+}

@@ -1,0 +1,179 @@
+//! Tickets and prepared-statement handles. Both hold all that the server needs to answer them, so no replica keeps state
+//! for a statement, and both hold the user's SQL, never SQL that the server made.
+//!
+//! Layout: `TCLN`, one version byte, eight bytes of checksum over what follows, a protobuf message. The checksum tells
+//! damage from a handle of another kind. It is no protection against forgery and needs to be none: a handle grants
+//! nothing that sending its SQL would not.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use prost::Message;
+use translator::options::QueryOptions;
+
+use super::failure::{Failure, Outcome};
+use super::parameters;
+
+const MAGIC: &[u8; 4] = b"TCLN";
+const VERSION: u8 = 1;
+const HEADER_LEN: usize = MAGIC.len() + 1 + 8;
+
+/// What DoGet executes: a query whose options are settled.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StatementHandle {
+    pub(super) query_id: String,
+    pub(super) sql: String,
+    pub(super) parameters: Option<RecordBatch>,
+    pub(super) options: QueryOptions,
+}
+
+/// A prepared statement, with its parameters once they are bound.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PreparedHandle {
+    pub(super) sql: String,
+    pub(super) parameters: Option<RecordBatch>,
+    /// Options from the headers of the call that prepared it; they count as headers of each call that executes it.
+    pub(super) call_options: Vec<(String, String)>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HandleMessage {
+    #[prost(enumeration = "HandleKind", tag = "1")]
+    kind: i32,
+    #[prost(string, tag = "2")]
+    query_id: String,
+    #[prost(string, tag = "3")]
+    sql: String,
+    /// An Arrow IPC stream of one batch of one row; empty when nothing is bound.
+    #[prost(bytes = "bytes", tag = "4")]
+    parameters: Bytes,
+    #[prost(message, repeated, tag = "5")]
+    options: Vec<OptionMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OptionMessage {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+enum HandleKind {
+    Unspecified = 0,
+    Statement = 1,
+    Prepared = 2,
+}
+
+impl StatementHandle {
+    pub(super) fn encode(&self) -> Outcome<Bytes> {
+        let mut options = self.options.clone();
+        // The text form counts whole milliseconds, and none at all would be no timeout.
+        options.timeout = options.timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        let options = options.entries().map(|(name, value)| OptionMessage { name: name.to_owned(), value });
+        seal(&HandleMessage {
+            kind: HandleKind::Statement.into(),
+            query_id: self.query_id.clone(),
+            sql: self.sql.clone(),
+            parameters: parameters::encode(self.parameters.as_ref())?,
+            options: options.into(),
+        })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Outcome<Self> {
+        let message = open(bytes, HandleKind::Statement)?;
+        let mut options = QueryOptions::default();
+        for option in &message.options {
+            super::context::set(&mut options, &option.name, &option.value)?;
+        }
+        if uuid::Uuid::parse_str(&message.query_id).is_err() {
+            return Err(damaged());
+        }
+        let parameters = parameters::decode(&message.parameters)?;
+        Ok(Self { query_id: message.query_id, sql: message.sql, parameters, options })
+    }
+}
+
+impl PreparedHandle {
+    pub(super) fn encode(&self) -> Outcome<Bytes> {
+        let options = self.call_options.iter();
+        seal(&HandleMessage {
+            kind: HandleKind::Prepared.into(),
+            query_id: String::new(),
+            sql: self.sql.clone(),
+            parameters: parameters::encode(self.parameters.as_ref())?,
+            options: options.map(|(name, value)| OptionMessage { name: name.clone(), value: value.clone() }).collect(),
+        })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Outcome<Self> {
+        let message = open(bytes, HandleKind::Prepared)?;
+        let mut checked = QueryOptions::default();
+        for option in &message.options {
+            super::context::set(&mut checked, &option.name, &option.value)?;
+        }
+        let parameters = parameters::decode(&message.parameters)?;
+        let call_options = message.options.into_iter().map(|option| (option.name, option.value)).collect();
+        Ok(Self { sql: message.sql, parameters, call_options })
+    }
+}
+
+/// Only the query id of a ticket: what cancelling needs.
+pub(super) fn query_id(bytes: &[u8]) -> Outcome<String> {
+    Ok(open(bytes, HandleKind::Statement)?.query_id)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "callers chain it with steps that fail")]
+fn seal(message: &HandleMessage) -> Outcome<Bytes> {
+    let body = message.encode_to_vec();
+    let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&checksum(&body).to_be_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes.into())
+}
+
+fn open(bytes: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
+    let Some(rest) = bytes.strip_prefix(MAGIC) else {
+        return Err(Failure::not_found("the handle was not made by this server"));
+    };
+    let Some((version, rest)) = rest.split_first() else {
+        return Err(damaged());
+    };
+    if *version != VERSION {
+        return Err(Failure::not_found(format!(
+            "the handle has version {version}, this server makes version {VERSION}: prepare or plan the statement again"
+        )));
+    }
+    let Some((sum, body)) = rest.split_first_chunk::<8>() else {
+        return Err(damaged());
+    };
+    if u64::from_be_bytes(*sum) != checksum(body) {
+        return Err(damaged());
+    }
+    let message = HandleMessage::decode(body).map_err(|_| damaged())?;
+    match (message.kind(), expected) {
+        (HandleKind::Statement, HandleKind::Statement) | (HandleKind::Prepared, HandleKind::Prepared) => Ok(message),
+        (HandleKind::Prepared, _) => {
+            Err(Failure::invalid("a prepared statement's handle is no ticket: ask GetFlightInfo for one"))
+        }
+        (HandleKind::Statement, _) => Err(Failure::invalid("a query's ticket is no handle of a prepared statement")),
+        (HandleKind::Unspecified, _) => Err(damaged()),
+    }
+}
+
+fn damaged() -> Failure {
+    Failure::invalid("the handle is damaged: prepare or plan the statement again")
+}
+
+/// FNV-1a over 64 bits.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! From a failure to a gRPC status: the one place that chooses codes, and the text that clients read.
+
+use std::fmt::Write as _;
+
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use super::failure::Failure;
+use super::session;
+use crate::query::ErrorKind;
+
+/// The longest status text, in characters. It travels percent-encoded in a trailer, where clients allow about 8 KB.
+const MAX_MESSAGE_CHARS: usize = 2_000;
+/// At most this many characters of the offending line are shown on either side of the position.
+const EXCERPT_CHARS: usize = 60;
+
+/// The gRPC code of a kind of error. Only codes that Java's Flight library holds (it knows no FAILED_PRECONDITION,
+/// ABORTED, OUT_OF_RANGE or DATA_LOSS).
+pub(super) fn code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::InvalidQuery => Code::InvalidArgument,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
+        ErrorKind::PermissionDenied => Code::PermissionDenied,
+        ErrorKind::LimitExceeded => Code::ResourceExhausted,
+        // A wrong set-up looks to a client like a source that is down: nothing it can mend in its request.
+        ErrorKind::Unavailable | ErrorKind::Misconfigured => Code::Unavailable,
+        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorKind::Cancelled => Code::Cancelled,
+        ErrorKind::Unsupported => Code::Unimplemented,
+        ErrorKind::Internal => Code::Internal,
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        log(&failure);
+        let mut metadata = MetadataMap::new();
+        if failure.forget_session {
+            session::forget_cookie(&mut metadata);
+        }
+        Self::with_metadata(code(failure.error.kind()), message(&failure), metadata)
+    }
+}
+
+/// The client's text: message, place in the SQL, query id. Of a bug of ours only the query id.
+fn message(failure: &Failure) -> String {
+    let mut text = match failure.error.kind() {
+        ErrorKind::Internal => "internal error".to_owned(),
+        ErrorKind::InvalidQuery
+        | ErrorKind::NotFound
+        | ErrorKind::Unauthenticated
+        | ErrorKind::PermissionDenied
+        | ErrorKind::LimitExceeded
+        | ErrorKind::Unavailable
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::Cancelled
+        | ErrorKind::Misconfigured
+        | ErrorKind::Unsupported => truncate(failure.error.message()),
+    };
+    if let Some(query) = &failure.query {
+        if let Some(position) = failure.error.position().and_then(|offset| Position::of(&query.sql, offset)) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n  at line {}, column {}", position.line, position.column);
+            let _ = write!(text, "\n  {}\n  {}", position.excerpt, position.caret);
+        }
+        let _ = write!(text, "\n(query id {})", query.query_id);
+    }
+    text
+}
+
+fn truncate(message: &str) -> String {
+    match message.char_indices().nth(MAX_MESSAGE_CHARS) {
+        None => message.to_owned(),
+        Some((end, _)) => format!("{}…", &message[..end]),
+    }
+}
+
+/// The log's text: the whole chain of causes. The client's mistakes are no news to an operator.
+fn log(failure: &Failure) {
+    let query_id = failure.query.as_ref().map_or("", |query| query.query_id.as_str());
+    let mut chain = failure.error.to_string();
+    let mut source = std::error::Error::source(&failure.error);
+    while let Some(cause) = source {
+        let _ = write!(chain, ": {cause}");
+        source = cause.source();
+    }
+    match failure.error.kind() {
+        ErrorKind::Internal => tracing::error!(query_id, error = %chain, "call failed by a bug"),
+        ErrorKind::Misconfigured | ErrorKind::Unavailable => tracing::warn!(query_id, error = %chain, "call failed"),
+        ErrorKind::InvalidQuery
+        | ErrorKind::NotFound
+        | ErrorKind::Unauthenticated
+        | ErrorKind::PermissionDenied
+        | ErrorKind::LimitExceeded
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::Cancelled
+        | ErrorKind::Unsupported => tracing::debug!(query_id, error = %chain, "call failed"),
+    }
+}
+
+/// A place in the user's SQL, for people.
+#[derive(Debug, PartialEq, Eq)]
+struct Position {
+    /// 1-based.
+    line: usize,
+    /// 1-based, in characters.
+    column: usize,
+    /// The line, or the part of it around the place.
+    excerpt: String,
+    /// A caret under the place, indented as the excerpt is.
+    caret: String,
+}
+
+impl Position {
+    /// `None` when the offset lies outside the text.
+    fn of(sql: &str, offset: usize) -> Option<Self> {
+        if offset > sql.len() {
+            return None;
+        }
+        let offset = (0..=offset).rev().find(|offset| sql.is_char_boundary(*offset))?;
+        let start = sql[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = sql[offset..].find('\n').map_or(sql.len(), |newline| offset + newline);
+        let before: Vec<char> = sql[start..offset].chars().collect();
+        let after: Vec<char> = sql[offset..end].trim_end().chars().collect();
+
+        let mut excerpt = String::new();
+        let mut caret = String::new();
+        let shown = &before[before.len().saturating_sub(EXCERPT_CHARS)..];
+        if shown.len() < before.len() {
+            excerpt.push('…');
+            caret.push(' ');
+        }
+        excerpt.extend(shown);
+        // A tab stays a tab, so that the caret stands under its place whatever the tab width.
+        caret.extend(shown.iter().map(|c| if *c == '\t' { '\t' } else { ' ' }));
+        caret.push('^');
+        excerpt.extend(after.iter().take(EXCERPT_CHARS));
+        if after.len() > EXCERPT_CHARS {
+            excerpt.push('…');
+        }
+        Some(Self { line: sql[..offset].matches('\n').count() + 1, column: before.len() + 1, excerpt, caret })
+    }
+}
+
+#[cfg(test)]
+mod tests;
