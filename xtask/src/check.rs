@@ -40,23 +40,13 @@ fn run_steps(checkout: &Checkout, options: &CheckOptions, report: &mut Report) -
         let arguments = ["build", "--package", "flight-server", "--bin", "thermocline"];
         process::run(cargo(checkout, options).args(arguments))
     })?;
+    // The Python clients' tests are among them: they start pytest beside a server of their own.
     report.step("cargo test", || {
         let mut test = cargo(checkout, options);
         test.args(["test", "--workspace"]).args(&options.filter);
         set_test_environment(checkout, options, &mut test);
         process::run(&mut test)
     })?;
-    if options.filter.is_none() && checkout.root().join("tests/python").read_dir()?.any(is_python_test) {
-        report.step("pytest", || {
-            let mut pytest = Command::new(checkout.venv_python());
-            pytest.current_dir(checkout.root());
-            pytest.args(["-m", "pytest", "-ra", "-p", "no:cacheprovider", "tests/python"]);
-            checkout.set_environment(&mut pytest);
-            pytest.env("PYTHONDONTWRITEBYTECODE", "1");
-            set_test_environment(checkout, options, &mut pytest);
-            process::run(&mut pytest)
-        })?;
-    }
     Ok(())
 }
 
@@ -96,14 +86,6 @@ fn set_test_environment(checkout: &Checkout, options: &CheckOptions, command: &m
     if options.long {
         command.env("THERMOCLINE_LONG", "1");
     }
-}
-
-fn is_python_test(entry: std::io::Result<std::fs::DirEntry>) -> bool {
-    entry.is_ok_and(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name.starts_with("test_") && name.ends_with(".py")
-    })
 }
 
 fn check_translator(checkout: &Checkout) -> Result<()> {

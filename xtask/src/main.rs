@@ -5,6 +5,7 @@
 //! target directory in that cache, so that a fresh clone compiles its dependencies only once on a machine.
 //! This crate knows nothing of the workspace's other crates and stays small: it is compiled before anything else.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that can't go on should panic"))]
 #![expect(clippy::print_stdout, reason = "a developer's command talks on standard output")]
 
 mod artifact;
