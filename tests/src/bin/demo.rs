@@ -25,6 +25,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const USUAL_ADDRESS: &str = "127.0.0.1:32010";
 
+/// A Python program that asks through several clients; its argument is the address.
+const CLIENTS: &str = include_str!("demo/clients.py");
+
 /// What a sample query shows, and its SQL.
 const SAMPLES: &[(&str, &str)] = &[
     ("One table over three tiers", "SELECT _tier, count(*) AS flights FROM flights GROUP BY _tier ORDER BY _tier"),
@@ -169,28 +172,40 @@ impl Demo {
             println!("\n-- its plan");
             self.query(sql, &["--plan"]).await?;
         }
-        println!("\nAll {} sample queries answered. Stopping.", SAMPLES.len());
+        println!("\n== {}. Clients as they are published", SAMPLES.len() + 1);
+        let mut clients = Command::new(python()?);
+        clients.args(["-c", CLIENTS, &self.address]);
+        succeed(clients).await?;
+        println!("\nEverything answered. Stopping.");
         Ok(())
     }
 
     async fn query(&self, sql: &str, flags: &[&str]) -> Result<()> {
         let mut client = Command::new(&self.binary);
         client.args(["query", "--endpoint", &self.address]).args(flags).arg(sql);
-        let status = client.stdin(Stdio::null()).kill_on_drop(true).status().await;
-        let status = status.with_context(|| format!("cannot start `{}`", self.binary.display()))?;
-        ensure!(status.success(), "the query failed: {status}\n{sql}");
-        Ok(())
+        succeed(client).await.with_context(|| format!("the query failed: {sql}"))
     }
 
     /// Shows how to ask and waits until the server ends, which it only does by mistake.
     async fn serve(&self) -> Result<()> {
-        let python = env::var("THERMOCLINE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-        println!("{}", instructions(&self.binary, &self.address, &python));
+        println!("{}", instructions(&self.binary, &self.address, &python()?));
         while !self.server.has_exited() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         bail!("the server ended by itself")
     }
+}
+
+/// The Python with the clients.
+fn python() -> Result<String> {
+    env::var("THERMOCLINE_PYTHON").context("THERMOCLINE_PYTHON names no Python; start with `cargo xtask demo`")
+}
+
+/// Runs a program to its end; it ends with us.
+async fn succeed(mut command: Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).kill_on_drop(true).status().await?;
+    ensure!(status.success(), "{status}");
+    Ok(())
 }
 
 fn write_config(directory: &Path, options: &Options, database: &TestDatabase, lake: &Lake) -> Result<PathBuf> {
