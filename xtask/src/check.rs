@@ -84,7 +84,7 @@ fn cargo(checkout: &Checkout, options: &CheckOptions) -> Command {
 fn set_test_environment(checkout: &Checkout, options: &CheckOptions, command: &mut Command) {
     command.env("THERMOCLINE_BIN", checkout.target_dir().join("debug/thermocline"));
     if options.long {
-        command.env("THERMOCLINE_LONG", "1");
+        command.env("THERMOCLINE_TEST_LONG", "1");
     }
 }
 

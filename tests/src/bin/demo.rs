@@ -182,7 +182,7 @@ impl Demo {
 
     async fn query(&self, sql: &str, flags: &[&str]) -> Result<()> {
         let mut client = Command::new(&self.binary);
-        client.args(["query", "--endpoint", &self.address]).args(flags).arg(sql);
+        client.args(["query", "--server", &self.address]).args(flags).arg(sql);
         succeed(client).await.with_context(|| format!("the query failed: {sql}"))
     }
 
@@ -263,8 +263,8 @@ fn instructions(binary: &Path, address: &str, python: &str) -> String {
 
 On the command line:
 
-  {binary} query --endpoint {address} 'SELECT carrier, count(*) FROM flights GROUP BY carrier'
-  {binary} query --endpoint {address} --plan "SELECT * FROM flights WHERE carrier = 'UA'"
+  {binary} query --server {address} 'SELECT carrier, count(*) FROM flights GROUP BY carrier'
+  {binary} query --server {address} --plan "SELECT * FROM flights WHERE carrier = 'UA'"
 
 In Python ({python}):
 
