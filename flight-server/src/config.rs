@@ -111,7 +111,8 @@ pub struct S3Config {
     pub session_token: Option<Secret<String>>,
     /// Whether plain HTTP is allowed.
     pub allow_http: bool,
-    /// `https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`.
+    /// `https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`. By default true for an `endpoint`, since
+    /// few servers but AWS answer to a host name a bucket.
     pub path_style: bool,
 }
 
@@ -464,7 +465,7 @@ fn read_s3(mut section: Section, faults: &mut Faults) -> S3Config {
     let secret_access_key = word("secret_access_key").map(Secret::new);
     let session_token = word("session_token").map(Secret::new);
     let allow_http = section.boolean("allow_http", faults).is_some_and(|found| found.value);
-    let path_style = section.boolean("path_style", faults).is_some_and(|found| found.value);
+    let path_style = section.boolean("path_style", faults).map_or(endpoint.is_some(), |found| found.value);
     if access_key_id.is_some() != secret_access_key.is_some() {
         let key = section.key("access_key_id");
         faults.report(&place, key, "expected `access_key_id` and `secret_access_key` together, or neither");

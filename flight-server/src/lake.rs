@@ -1,0 +1,279 @@
+//! The warm and cold tiers: Parquet files on a local disk or in S3, their listing and their footers.
+//!
+//! [`Lake::list`] gives the set of files of an entity, [`Lake::files`] what the planner knows of each of them. DuckDB
+//! reads the data itself; it gets explicit paths ([`Lake::duckdb_url`]) and S3 credentials ([`Lake::s3_credentials`])
+//! from here. Knows neither Flight nor tonic nor DuckDB.
+
+mod cache;
+mod error;
+mod footer;
+mod store;
+
+pub use error::{LakeError, LakeErrorKind};
+pub use footer::UNIQUE_ROWS_KEY;
+pub use store::S3Credentials;
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::{Path, PathPart};
+use object_store::{ObjectMeta, ObjectStore};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
+use translator::catalog::Entity;
+use translator::lake::LakeFile;
+use translator::options::Tier;
+
+use crate::config::{LakeConfig, LakeUrl};
+use cache::{FileIdentity, FooterCache};
+use store::Store;
+
+/// Footers are mostly smaller than this; what is larger takes a second request.
+const FOOTER_GUESS: usize = 64 * 1024;
+/// Footers that are read at once.
+const CONCURRENT_FOOTERS: usize = 32;
+/// Footers that are remembered.
+const CACHED_FOOTERS: usize = 65_536;
+
+/// A lake. Cheap to clone; clones share their cache of footers.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    url: LakeUrl,
+    store: Store,
+    base: String,
+    delta: String,
+    footers: Arc<FooterCache>,
+}
+
+/// The files of one entity at one moment, by path. Two listings are equal when they hold the same files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    pub files: Vec<ListedFile>,
+}
+
+/// A file as its listing shows it. Files are immutable: the same path, size and etag is the same content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedFile {
+    /// Path relative to the lake URL, without a leading slash.
+    pub path: String,
+    /// [`Tier::Warm`] for delta files, [`Tier::Cold`] for base files.
+    pub tier: Tier,
+    pub bytes: u64,
+    pub etag: Option<String>,
+    /// Milliseconds since the Unix epoch.
+    pub modified_at: i64,
+}
+
+impl Lake {
+    /// Sets the lake up; nothing is read yet, so a lake that is down is no error here.
+    ///
+    /// # Errors
+    /// Misconfigured: a path or endpoint that cannot be used.
+    pub fn open(config: &LakeConfig) -> Result<Self, LakeError> {
+        Ok(Self {
+            url: config.url.clone(),
+            store: Store::open(config)?,
+            base: config.base.clone(),
+            delta: config.delta.clone(),
+            footers: Arc::new(FooterCache::new(CACHED_FOOTERS)),
+        })
+    }
+
+    /// Lists the base and delta files of an entity. An existing root without files gives an empty listing.
+    ///
+    /// # Errors
+    /// Unavailable, Misconfigured.
+    pub async fn list(&self, entity: &Entity) -> Result<Listing, LakeError> {
+        self.check_root().await?;
+        let base = Prefix::new(&self.base, entity, Tier::Cold);
+        let delta = Prefix::new(&self.delta, entity, Tier::Warm);
+        let objects = match (base.holds(&delta), delta.holds(&base)) {
+            // One prefix inside the other: one listing finds both, and the inner prefix names its own files.
+            (true, _) => self.list_prefix(&base).await?,
+            (false, true) => self.list_prefix(&delta).await?,
+            (false, false) => {
+                let (mut objects, more) = futures::try_join!(self.list_prefix(&base), self.list_prefix(&delta))?;
+                objects.extend(more);
+                objects
+            }
+        };
+        let mut files = Vec::with_capacity(objects.len());
+        for object in objects {
+            let Some(relative) = self.relative_path(&object) else { continue };
+            let prefixes = [&base, &delta].into_iter();
+            let innermost =
+                prefixes.filter(|prefix| prefix.holds_file(&relative)).max_by_key(|prefix| prefix.path.len());
+            let Some(prefix) = innermost else { continue };
+            if !is_data_file(&relative[prefix.path.len() + 1..]) {
+                continue;
+            }
+            if relative.contains(['*', '?', '[']) {
+                return Err(LakeError::new(
+                    LakeErrorKind::Misconfigured,
+                    format!(
+                        "lake {}, file `{relative}`: its name holds one of * ? [, which stand for patterns",
+                        self.url
+                    ),
+                ));
+            }
+            files.push(ListedFile {
+                path: relative,
+                tier: prefix.tier,
+                bytes: object.size,
+                etag: object.e_tag,
+                modified_at: object.last_modified.timestamp_millis(),
+            });
+        }
+        files.sort_by(|left, right| left.path.cmp(&right.path));
+        Ok(Listing { files })
+    }
+
+    /// The facts of every file of a listing, in its order. Footers that were read before are not read again.
+    ///
+    /// # Errors
+    /// Unavailable, Misconfigured; Corrupt and NotFound name the file.
+    pub async fn files(&self, listing: &Listing) -> Result<Vec<LakeFile>, LakeError> {
+        futures::stream::iter(listing.files.clone())
+            .map(|file| async move { self.facts(&file).await })
+            .buffered(CONCURRENT_FOOTERS)
+            .try_collect()
+            .await
+    }
+
+    async fn facts(&self, file: &ListedFile) -> Result<LakeFile, LakeError> {
+        let identity = FileIdentity {
+            path: file.path.clone(),
+            bytes: file.bytes,
+            etag: file.etag.clone(),
+            modified_at: file.modified_at,
+        };
+        if let Some(facts) = self.footers.get(&identity) {
+            return Ok(LakeFile { tier: file.tier, ..(*facts).clone() });
+        }
+        let lake = self.url.to_string();
+        if file.bytes == 0 {
+            return Err(LakeError::corrupt(&lake, &file.path, "it is empty"));
+        }
+        let mut reader = ParquetObjectReader::new(Arc::clone(&self.store.objects), self.location(&file.path))
+            .with_file_size(file.bytes)
+            .with_footer_size_hint(FOOTER_GUESS.min(usize::try_from(file.bytes).unwrap_or(FOOTER_GUESS)));
+        let metadata =
+            reader.get_metadata(None).await.map_err(|error| LakeError::of_footer(&lake, &file.path, error))?;
+        let facts = Arc::new(footer::read_facts(&metadata, &file.path, file.tier, file.bytes));
+        self.footers.insert(identity, Arc::clone(&facts));
+        Ok((*facts).clone())
+    }
+
+    /// Number of footers that are remembered.
+    pub fn cached_footers(&self) -> usize {
+        self.footers.len()
+    }
+
+    /// Asks whether the root can be listed.
+    ///
+    /// # Errors
+    /// Unavailable, Misconfigured.
+    pub async fn probe(&self) -> Result<(), LakeError> {
+        self.check_root().await?;
+        match self.store.objects.list(Some(&self.store.root)).next().await {
+            Some(Err(error)) => Err(LakeError::of_store(&self.url.to_string(), error)),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// The root as DuckDB names it: an absolute directory, or `s3://bucket/prefix`.
+    pub fn duckdb_root(&self) -> String {
+        match &self.url {
+            LakeUrl::Local(directory) => directory.display().to_string().trim_end_matches('/').to_owned(),
+            LakeUrl::S3 { .. } => self.url.to_string(),
+        }
+    }
+
+    /// A file as DuckDB names it; `path` is relative to the lake URL.
+    pub fn duckdb_url(&self, path: &str) -> String {
+        format!("{}/{path}", self.duckdb_root())
+    }
+
+    /// Credentials and endpoint for a DuckDB secret, as object_store has them at this moment; `None` for a local lake.
+    ///
+    /// Temporary credentials expire: ask again before they do.
+    ///
+    /// # Errors
+    /// Unavailable, Misconfigured: no credentials can be had.
+    pub async fn s3_credentials(&self) -> Result<Option<S3Credentials>, LakeError> {
+        let Some(s3) = &self.store.s3 else { return Ok(None) };
+        s3.credentials().await.map(Some).map_err(|error| LakeError::of_store(&self.url.to_string(), error))
+    }
+
+    /// The object store, for writers of the lake.
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.store.objects
+    }
+
+    /// The object store's location of a file; `path` is relative to the lake URL.
+    pub fn location(&self, path: &str) -> Path {
+        path.split('/').filter(|part| !part.is_empty()).fold(self.store.root.clone(), |location, part| {
+            // Parts that a listing gave are already in the store's own spelling.
+            match PathPart::parse(part) {
+                Ok(part) => location.join(part),
+                Err(_) => location.join(part),
+            }
+        })
+    }
+
+    /// A missing directory lists as empty; only asking for it tells a lake that is down.
+    async fn check_root(&self) -> Result<(), LakeError> {
+        let LakeUrl::Local(directory) = &self.url else { return Ok(()) };
+        let unavailable = |reason| LakeError::new(LakeErrorKind::Unavailable, format!("lake {}: {reason}", self.url));
+        match tokio::fs::metadata(directory).await {
+            Ok(metadata) if metadata.is_dir() => Ok(()),
+            Ok(_) => Err(unavailable("it is no directory")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(unavailable("the directory doesn't exist").with_source(error))
+            }
+            Err(error) => Err(unavailable("the directory cannot be read").with_source(error)),
+        }
+    }
+
+    async fn list_prefix(&self, prefix: &Prefix) -> Result<Vec<ObjectMeta>, LakeError> {
+        let location = self.location(&prefix.path);
+        let objects = self.store.objects.list(Some(&location)).try_collect().await;
+        objects.map_err(|error| LakeError::of_store(&self.url.to_string(), error))
+    }
+
+    fn relative_path(&self, object: &ObjectMeta) -> Option<String> {
+        let root = self.store.root.as_ref();
+        let rest = object.location.as_ref().strip_prefix(root)?;
+        if root.is_empty() { Some(rest.to_owned()) } else { rest.strip_prefix('/').map(str::to_owned) }
+    }
+}
+
+/// Where the files of one entity and tier are, relative to the lake's root.
+#[derive(Debug)]
+struct Prefix {
+    path: String,
+    tier: Tier,
+}
+
+impl Prefix {
+    fn new(template: &str, entity: &Entity, tier: Tier) -> Self {
+        let path =
+            template.replace("{schema_id}", &entity.schema_id.to_string()).replace("{schema_name}", &entity.name);
+        Self { path, tier }
+    }
+
+    fn holds(&self, other: &Self) -> bool {
+        self.holds_file(&other.path)
+    }
+
+    fn holds_file(&self, path: &str) -> bool {
+        path.strip_prefix(&self.path).is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+/// Whether a path under a prefix is a Parquet file outside staging.
+fn is_data_file(path: &str) -> bool {
+    path.ends_with(".parquet") && !path.split('/').any(|part| part.starts_with(['_', '.']))
+}
+
+#[cfg(test)]
+mod tests;
