@@ -13,7 +13,7 @@ use prost::Message;
 use translator::options::QueryOptions;
 
 use super::failure::{Failure, Outcome};
-use super::parameters;
+use super::parameters::{self, ParameterMessage};
 
 const MAGIC: &[u8; 4] = b"TCLN";
 const VERSION: u8 = 1;
@@ -45,9 +45,9 @@ struct HandleMessage {
     query_id: String,
     #[prost(string, tag = "3")]
     sql: String,
-    /// An Arrow IPC stream of one batch of one row; empty when nothing is bound.
-    #[prost(bytes = "bytes", tag = "4")]
-    parameters: Bytes,
+    /// A schema and one batch of one row; empty when nothing is bound.
+    #[prost(message, repeated, tag = "4")]
+    parameters: Vec<ParameterMessage>,
     #[prost(message, repeated, tag = "5")]
     options: Vec<OptionMessage>,
 }
@@ -74,13 +74,13 @@ impl StatementHandle {
         // The text form counts whole milliseconds, and none at all would be no timeout.
         options.timeout = options.timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         let options = options.entries().map(|(name, value)| OptionMessage { name: name.to_owned(), value });
-        seal(&HandleMessage {
+        Ok(seal(&HandleMessage {
             kind: HandleKind::Statement.into(),
             query_id: self.query_id.clone(),
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.into(),
-        })
+        }))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Outcome<Self> {
@@ -92,7 +92,7 @@ impl StatementHandle {
         if uuid::Uuid::parse_str(&message.query_id).is_err() {
             return Err(damaged());
         }
-        let parameters = parameters::decode(&message.parameters)?;
+        let parameters = parameters::decode(message.parameters)?;
         Ok(Self { query_id: message.query_id, sql: message.sql, parameters, options })
     }
 }
@@ -100,13 +100,13 @@ impl StatementHandle {
 impl PreparedHandle {
     pub(super) fn encode(&self) -> Outcome<Bytes> {
         let options = self.call_options.iter();
-        seal(&HandleMessage {
+        Ok(seal(&HandleMessage {
             kind: HandleKind::Prepared.into(),
             query_id: String::new(),
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.map(|(name, value)| OptionMessage { name: name.clone(), value: value.clone() }).collect(),
-        })
+        }))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Outcome<Self> {
@@ -115,7 +115,7 @@ impl PreparedHandle {
         for option in &message.options {
             super::context::set(&mut checked, &option.name, &option.value)?;
         }
-        let parameters = parameters::decode(&message.parameters)?;
+        let parameters = parameters::decode(message.parameters)?;
         let call_options = message.options.into_iter().map(|option| (option.name, option.value)).collect();
         Ok(Self { sql: message.sql, parameters, call_options })
     }
@@ -126,15 +126,14 @@ pub(super) fn query_id(bytes: &[u8]) -> Outcome<String> {
     Ok(open(bytes, HandleKind::Statement)?.query_id)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "callers chain it with steps that fail")]
-fn seal(message: &HandleMessage) -> Outcome<Bytes> {
+fn seal(message: &HandleMessage) -> Bytes {
     let body = message.encode_to_vec();
     let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.push(VERSION);
     bytes.extend_from_slice(&checksum(&body).to_be_bytes());
     bytes.extend_from_slice(&body);
-    Ok(bytes.into())
+    bytes.into()
 }
 
 fn open(bytes: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {

@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
 use arrow_flight::FlightData;
-use arrow_flight::utils::flight_data_to_batches;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::utils::batches_to_flight_data;
 use bytes::Bytes;
+use futures::{FutureExt, TryStreamExt, stream};
+use prost::Message;
 
 use super::failure::{Failure, Outcome};
 use super::wire_schema;
@@ -17,16 +18,26 @@ use super::wire_schema;
 /// The largest set of parameters, in bytes. It travels in every handle and ticket, which clients cap at 4 MB.
 const MAX_PARAMETER_BYTES: usize = 2 * 1024 * 1024;
 
+/// An Arrow IPC message as a handle carries it: the schema or the row.
+///
+/// Header and body are kept apart, as FlightData keeps them. In the IPC stream format the header tells the length of the
+/// body, and its reader allocates that much before it looks: a forged length would end the process.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct ParameterMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    header: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    body: Bytes,
+}
+
 /// Reads the parameters that a DoPut stream binds; `None` when it binds a row without columns.
 pub(super) fn of_messages(messages: &[FlightData]) -> Outcome<Option<RecordBatch>> {
     let size: usize = messages.iter().map(|message| message.data_body.len()).sum();
     if size > MAX_PARAMETER_BYTES {
         return Err(too_large(size));
     }
-    // The reader of the IPC format trusts offsets in places; a client's bytes must not take the connection down.
-    let batches = catch_unwind(AssertUnwindSafe(|| flight_data_to_batches(messages)))
-        .map_err(|_| Failure::invalid("the parameters are not a valid Arrow stream"))?
-        .map_err(|error| Failure::invalid(format!("the parameters are not a valid Arrow stream: {error}")))?;
+    let batches = read(messages)
+        .map_err(|fault| Failure::invalid(format!("the parameters are not a valid Arrow stream{fault}")))?;
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let row = batches.into_iter().find(|batch| batch.num_rows() > 0);
     match row {
@@ -40,33 +51,48 @@ pub(super) fn of_messages(messages: &[FlightData]) -> Outcome<Option<RecordBatch
     }
 }
 
-/// The form in which a handle carries parameters.
-pub(super) fn encode(parameters: Option<&RecordBatch>) -> Outcome<Bytes> {
-    let Some(parameters) = parameters else { return Ok(Bytes::new()) };
-    let write = || {
-        let mut writer = StreamWriter::try_new(Vec::new(), parameters.schema_ref())?;
-        writer.write(parameters)?;
-        writer.into_inner()
-    };
-    let bytes = write().map_err(|error| Failure::invalid(format!("the parameters cannot be encoded: {error}")))?;
-    if bytes.len() > MAX_PARAMETER_BYTES {
-        return Err(too_large(bytes.len()));
+/// The form in which a handle carries parameters; nothing at all when none are bound.
+pub(super) fn encode(parameters: Option<&RecordBatch>) -> Outcome<Vec<ParameterMessage>> {
+    let Some(parameters) = parameters else { return Ok(Vec::new()) };
+    let messages = batches_to_flight_data(parameters.schema_ref(), vec![parameters.clone()])
+        .map_err(|error| Failure::invalid(format!("the parameters cannot be encoded: {error}")))?;
+    let size = messages.iter().map(|message| message.data_header.len() + message.data_body.len()).sum();
+    if size > MAX_PARAMETER_BYTES {
+        return Err(too_large(size));
     }
-    Ok(bytes.into())
+    let message = |message: FlightData| ParameterMessage { header: message.data_header, body: message.data_body };
+    Ok(messages.into_iter().map(message).collect())
 }
 
-/// Reads what [`encode`] made, or bytes that claim to be that.
-pub(super) fn decode(bytes: &[u8]) -> Outcome<Option<RecordBatch>> {
-    if bytes.is_empty() {
+/// Reads what [`encode`] made, or messages that claim to be that.
+pub(super) fn decode(messages: Vec<ParameterMessage>) -> Outcome<Option<RecordBatch>> {
+    if messages.is_empty() {
         return Ok(None);
     }
-    let read = || -> Option<RecordBatch> {
-        let mut batches = StreamReader::try_new(bytes, None).ok()?;
-        let batch = batches.next()?.ok()?;
-        (batch.num_rows() == 1 && batches.next().is_none()).then_some(batch)
+    let message = |message: ParameterMessage| FlightData {
+        data_header: message.header,
+        data_body: message.body,
+        ..FlightData::default()
     };
-    let batch = catch_unwind(AssertUnwindSafe(read)).unwrap_or_default();
+    let messages: Vec<FlightData> = messages.into_iter().map(message).collect();
+    let batch = match read(&messages).ok().as_deref() {
+        Some([batch]) if batch.num_rows() == 1 => Some(batch.clone()),
+        Some(_) | None => None,
+    };
     batch.map(Some).ok_or_else(|| Failure::invalid("the handle's parameters are damaged: bind them again"))
+}
+
+/// The batches of a client's messages. The reader of the IPC format trusts offsets in places, and a client's bytes must
+/// not take the connection down.
+fn read(messages: &[FlightData]) -> Result<Vec<RecordBatch>, String> {
+    let messages = stream::iter(messages.to_vec().into_iter().map(Ok));
+    // All messages are there, so the stream never waits.
+    let batches = || FlightRecordBatchStream::new_from_flight_data(messages).try_collect::<Vec<_>>().now_or_never();
+    match catch_unwind(AssertUnwindSafe(batches)) {
+        Ok(Some(Ok(batches))) => Ok(batches),
+        Ok(Some(Err(error))) => Err(format!(": {error}")),
+        Ok(None) | Err(_) => Err(String::new()),
+    }
 }
 
 fn plain(row: RecordBatch) -> Outcome<RecordBatch> {

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::StreamExt;
 use serde_json::json;
@@ -47,8 +47,7 @@ pub(super) struct TestPipeline {
     pub(super) cancelled: Mutex<Vec<String>>,
     /// Set when a result stream was dropped.
     pub(super) dropped: Arc<AtomicBool>,
-    /// Whether the stream never ends by itself.
-    pub(super) endless: bool,
+    endless: bool,
 }
 
 impl TestPipeline {
@@ -65,6 +64,11 @@ impl TestPipeline {
 
     pub(super) fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("text", DataType::Utf8, true)]))
+    }
+
+    /// The stream of a query never ends by itself.
+    pub(super) fn endless(rows: i64) -> Self {
+        Self { endless: true, ..Self::new(rows) }
     }
 
     fn entity_schema(&self, sql: &str) -> Option<SchemaRef> {

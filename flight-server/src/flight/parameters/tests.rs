@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Decimal128Array, DictionaryArray, Int32Array, ListArray, StringArray, StringViewArray};
 use arrow::datatypes::{DataType, Int8Type, Schema};
-use arrow_flight::utils::batches_to_flight_data;
+use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 
 use super::super::test_pipeline::Random;
 use super::*;
@@ -13,7 +13,11 @@ fn row(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 }
 
 fn put(batches: Vec<RecordBatch>) -> Vec<FlightData> {
-    batches_to_flight_data(&batches[0].schema(), batches.clone()).unwrap()
+    let encoder = FlightDataEncoderBuilder::new()
+        .with_schema(batches[0].schema())
+        .with_dictionary_handling(DictionaryHandling::Resend)
+        .build(stream::iter(batches.into_iter().map(Ok)));
+    encoder.try_collect().now_or_never().unwrap().unwrap()
 }
 
 #[test]
@@ -28,7 +32,7 @@ fn encodings_become_plain_types() {
     let bound = of_messages(&put(vec![batch])).unwrap().unwrap();
     let types: Vec<_> = bound.schema().fields().iter().map(|field| field.data_type().clone()).collect();
     assert_eq!(types[..3], [DataType::Utf8, DataType::Utf8, DataType::Decimal128(9, 2)]);
-    assert_eq!(decode(&encode(Some(&bound)).unwrap()).unwrap(), Some(bound));
+    assert_eq!(decode(encode(Some(&bound)).unwrap()).unwrap(), Some(bound));
 }
 
 #[test]

@@ -92,7 +92,7 @@ async fn a_result_without_its_end_is_an_error() {
 
 #[tokio::test]
 async fn dropping_the_stream_drops_the_query() {
-    let pipeline = TestPipeline { endless: true, ..TestPipeline::new(10) };
+    let pipeline = TestPipeline::endless(10);
     let mut stream = of_query(pipeline.execute(request()).await.unwrap(), id(), 1_000);
     assert!(stream.next().await.unwrap().is_ok());
     assert!(stream.next().await.unwrap().is_ok());
