@@ -13,8 +13,8 @@ use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{
-    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any,
-    CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt,
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
+    Any, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt,
 };
 use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
 use bytes::Bytes;
@@ -288,10 +288,8 @@ impl Answer {
     /// All rows as text, one line a row, `|` between the columns, NULL as `NULL`: for small expectations.
     pub fn text(&self) -> String {
         let rows = crate::oracle::rows_of(&self.batches);
-        let lines: Vec<String> = rows
-            .iter()
-            .map(|row| row.iter().map(ToString::to_string).collect::<Vec<_>>().join("|"))
-            .collect();
+        let lines: Vec<String> =
+            rows.iter().map(|row| row.iter().map(ToString::to_string).collect::<Vec<_>>().join("|")).collect();
         lines.join("\n")
     }
 

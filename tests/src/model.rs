@@ -191,12 +191,9 @@ impl Attribute {
         match self.kind {
             Kind::Text | Kind::Uuid | Kind::Json => true,
             Kind::Date | Kind::Timestamp => self.encoding == Encoding::Iso8601,
-            Kind::SmallInt
-            | Kind::Integer
-            | Kind::BigInt
-            | Kind::Double
-            | Kind::Boolean
-            | Kind::Decimal { .. } => false,
+            Kind::SmallInt | Kind::Integer | Kind::BigInt | Kind::Double | Kind::Boolean | Kind::Decimal { .. } => {
+                false
+            }
         }
     }
 

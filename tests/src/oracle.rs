@@ -310,8 +310,8 @@ pub fn compare(
         expected.sort_by_cached_key(|row| row.iter().map(Cell::sort_key).collect::<Vec<_>>());
         actual.sort_by_cached_key(|row| row.iter().map(Cell::sort_key).collect::<Vec<_>>());
     }
-    let same = expected.len() == actual.len()
-        && expected.iter().zip(&actual).all(|(left, right)| row_matches(left, right));
+    let same =
+        expected.len() == actual.len() && expected.iter().zip(&actual).all(|(left, right)| row_matches(left, right));
     if same {
         return Ok(());
     }

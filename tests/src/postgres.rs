@@ -463,8 +463,11 @@ impl HotRowText {
                     Storage::Eav(attr_id) => {
                         for (index, text) in attribute.eav_rows(value, row_id)? {
                             let field = copy_field(text.as_deref());
-                            let (text, numeric) =
-                                if attribute.is_text_in_eav() { (field.as_str(), "\\N") } else { ("\\N", field.as_str()) };
+                            let (text, numeric) = if attribute.is_text_in_eav() {
+                                (field.as_str(), "\\N")
+                            } else {
+                                ("\\N", field.as_str())
+                            };
                             writeln!(eav, "{id}\t{row_id}\t{attr_id}\t{index}\t{text}\t{numeric}")?;
                         }
                     }
@@ -584,10 +587,8 @@ fn find_binaries() -> Result<PathBuf> {
         versions.sort();
         places.extend(versions.into_iter().rev().map(|(_, bin)| bin));
     }
-    let places: Vec<PathBuf> = std::env::split_paths(&path)
-        .chain(places)
-        .chain([crate::cache_dir()?.join("postgresql/bin")])
-        .collect();
+    let places: Vec<PathBuf> =
+        std::env::split_paths(&path).chain(places).chain([crate::cache_dir()?.join("postgresql/bin")]).collect();
     places
         .iter()
         .find(|place| place.join("initdb").is_file() && place.join("postgres").is_file())

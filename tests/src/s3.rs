@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use futures::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -241,12 +242,17 @@ async fn answer(
 
 async fn truncate(response: Response<Body>, length: usize) -> std::result::Result<Response<Body>, HttpError> {
     let (mut parts, body) = response.into_parts();
-    let whole = body.collect().await.map_err(HttpError::new)?.to_bytes();
+    let whole = BodyExt::collect(body).await.map_err(HttpError::new)?.to_bytes();
     parts.headers.insert("content-length", whole.len().into());
     let start = whole.slice(..length.min(whole.len()));
-    let frames: Vec<std::result::Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>> =
-        vec![Ok(Frame::data(start)), Err("cut by the test".into())];
-    let body = Body::http_body_unsync(StreamBody::new(futures::stream::iter(frames)));
+    type Item = std::result::Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>;
+    let frames = futures::stream::iter([Item::Ok(Frame::data(start))]);
+    let cut = futures::stream::once(async {
+        // What came so far is sent while this waits for its turn.
+        tokio::task::yield_now().await;
+        Item::Err("cut by the test".into())
+    });
+    let body = Body::http_body_unsync(StreamBody::new(frames.chain(cut)));
     Ok(Response::from_parts(parts, body))
 }
 

@@ -93,8 +93,7 @@ impl ServerConfig {
 impl Server {
     fn start(dir: TempDir, env: Vec<(String, String)>) -> Result<Self> {
         let mut supervise = Supervise::new(binary()?);
-        supervise.args =
-            ["serve", "--config", "thermocline.toml"].into_iter().map(str::to_owned).collect();
+        supervise.args = ["serve", "--config", "thermocline.toml"].into_iter().map(str::to_owned).collect();
         supervise.env.extend(env);
         supervise.current_dir = Some(dir.path().to_owned());
         let log = dir.path().join("server.log");
@@ -199,7 +198,8 @@ impl Server {
     /// # Errors
     /// The program can't be run.
     pub async fn run_query(&self, args: &[&str]) -> Result<CommandOutput> {
-        let mut all = vec!["query", "--endpoint", &self.endpoint];
+        let server = self.grpc_uri();
+        let mut all = vec!["query", "--server", &server];
         all.extend_from_slice(args);
         run(&all).await
     }

@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ pub struct Supervised {
     shell: Child,
     pipe: Option<ChildStdin>,
     pid: u32,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
 }
 
 impl Supervise {
@@ -104,7 +105,7 @@ impl Supervise {
                 drop(sender.send(line));
             }
         })?;
-        let mut child = Supervised { shell, pipe, pid: 0, lines };
+        let mut child = Supervised { shell, pipe, pid: 0, lines: Mutex::new(lines) };
         let first = child.next_line(Duration::from_secs(10)).context("the supervisor said nothing")?;
         child.pid = first
             .strip_prefix("pid ")
@@ -122,7 +123,7 @@ impl Supervised {
 
     /// The next line of the child's standard output; `None` when none comes within `wait`.
     pub fn next_line(&self, wait: Duration) -> Option<String> {
-        self.lines.recv_timeout(wait).ok()
+        self.lines.lock().unwrap().recv_timeout(wait).ok()
     }
 
     /// Whether the child has ended by itself.

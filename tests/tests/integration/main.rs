@@ -1,0 +1,40 @@
+//! Integration tests: the real server process over real PostgreSQL, real Parquet files and the real S3 protocol.
+//!
+//! One binary, so that it links once. Each test has its own database, lake and server. `THERMOCLINE_LONG=1` runs
+//! many more random cases and longer races.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
+
+mod command_line;
+mod harness;
+mod nycflights;
+mod plan;
+mod protocol;
+mod python;
+mod random;
+mod refusals;
+mod semantics;
+mod sources;
+mod streaming;
+mod writers;
+
+/// Whether the long mode was asked for.
+fn is_long() -> bool {
+    std::env::var_os("THERMOCLINE_LONG").is_some_and(|value| value == "1")
+}
+
+/// A small entity that most tests use: a text and an integer in main columns, a text and a number in `eav_data`.
+fn things() -> thermocline_tests::model::Entity {
+    use thermocline_tests::model::{Entity, Kind};
+    Entity::new("things", 100)
+        .main("name", Kind::Text, "text_01")
+        .main("n", Kind::Integer, "integer_01")
+        .eav("note", Kind::Text, 201)
+        .eav("size.cm", Kind::Double, 202)
+}
+
+/// Values of a row of [`things`]: the number is the integer and the size, the name also the note.
+fn thing(name: &str, n: i32) -> Vec<thermocline_tests::model::Value> {
+    use thermocline_tests::model::Value;
+    vec![Value::text(name), Value::Integer(n.into()), Value::text(&format!("note of {name}")), Value::Double(n.into())]
+}

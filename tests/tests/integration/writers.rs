@@ -1,0 +1,195 @@
+//! Concurrent writers: each transfer keeps the sum of all balances, while a flusher moves rows to delta files. Every query,
+//! at every moment, sees the same sum.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use anyhow::{Context, Result};
+use rand::Rng;
+use thermocline_tests::r#gen;
+use thermocline_tests::lake::{Lake, LakeFile};
+use thermocline_tests::model::{Entity, Kind, Value, Version};
+use thermocline_tests::oracle::{HotVersion, Stored, rows_of};
+use thermocline_tests::postgres::TestDatabase;
+use thermocline_tests::scenario::{LakeKind, Scenario, live, row_id};
+
+use crate::is_long;
+
+const ACCOUNTS: u128 = 40;
+const BALANCE: i64 = 1_000;
+
+fn accounts() -> Entity {
+    Entity::new("accounts", 300).main("balance", Kind::BigInt, "bigint_01").eav("transfers", Kind::BigInt, 1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_query_sees_the_constant_sum_on_a_local_lake() -> Result<()> {
+    race(LakeKind::Local).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_query_sees_the_constant_sum_on_s3() -> Result<()> {
+    race(LakeKind::S3).await
+}
+
+async fn race(kind: LakeKind) -> Result<()> {
+    let entity = accounts();
+    let mut stored = Stored::new(&entity);
+    let start = |n| live(n, 1, vec![Value::Integer(BALANCE), Value::Integer(0)]);
+    stored.files = vec![LakeFile::base(&entity, "a.parquet", (0..ACCOUNTS).map(start).collect())];
+    // Rows that were flushed stay in entity_main.
+    stored.hot = (0..ACCOUNTS).map(|n| HotVersion { version: start(n), dirty: false, has_main: true }).collect();
+    let scenario = Arc::new(Scenario::start(vec![stored], kind).await?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clock = Arc::new(AtomicI64::new(1_000));
+
+    let writer = {
+        let (scenario, stop, clock) = (Arc::clone(&scenario), Arc::clone(&stop), Arc::clone(&clock));
+        tokio::spawn(async move { transfer_until(&scenario.database, &stop, &clock).await })
+    };
+    let flusher = {
+        let (scenario, stop, clock) = (Arc::clone(&scenario), Arc::clone(&stop), Arc::clone(&clock));
+        tokio::spawn(async move { flush_until(&scenario.database, &scenario.lake, &stop, &clock).await })
+    };
+
+    let reads = read_all(&scenario).await;
+    stop.store(true, Ordering::Release);
+    let transfers = writer.await??;
+    let flushes = flusher.await??;
+    let Reads { total, warned, torn } = reads?;
+    eprintln!("{kind:?}: {total} reads ({warned} with a warning) during {transfers} transfers and {flushes} flushes");
+    assert!(transfers > 20 && flushes > 3, "the race was no race: {transfers} transfers, {flushes} flushes");
+    assert!(torn.is_empty(), "{} of {total} reads are torn, such as {:?}", torn.len(), torn.first());
+    assert!(warned * 5 <= total, "{warned} of {total} reads could not be validated");
+    Ok(())
+}
+
+struct Reads {
+    total: usize,
+    warned: usize,
+    torn: Vec<String>,
+}
+
+async fn read_all(scenario: &Scenario) -> Result<Reads> {
+    let mut reads = Reads { total: 0, warned: 0, torn: Vec::new() };
+    let sql = "SELECT sum(balance)::BIGINT AS s, count(*) AS c, sum(transfers)::BIGINT AS t FROM accounts";
+    let mut transfers_seen = 0;
+    for _ in 0..if is_long() { 1_500 } else { 80 } {
+        let answer = scenario.client.query(sql).await?;
+        let row: Vec<i64> = rows_of(&answer.batches)[0]
+            .iter()
+            .map(|cell| cell.to_string().parse().with_context(|| format!("{cell} is no number")))
+            .collect::<Result<_>>()?;
+        reads.total += 1;
+        if !answer.warnings().is_empty() {
+            reads.warned += 1;
+            continue;
+        }
+        let expected = BALANCE * i64::try_from(ACCOUNTS)?;
+        // Every transfer counts on both sides, and no counter goes backwards.
+        if row[0] != expected || row[1] != i64::try_from(ACCOUNTS)? || row[2] % 2 != 0 || row[2] < transfers_seen {
+            reads.torn.push(format!("{row:?} after {transfers_seen} transfers: {:#}", answer.final_plan));
+        }
+        transfers_seen = transfers_seen.max(row[2]);
+    }
+    Ok(reads)
+}
+
+/// Moves money between two accounts in one transaction, again and again.
+async fn transfer_until(database: &TestDatabase, stop: &AtomicBool, clock: &AtomicI64) -> Result<usize> {
+    let mut client = database.connect().await?;
+    let mut rng = r#gen::rng(3);
+    let mut transfers = 0;
+    while !stop.load(Ordering::Acquire) {
+        let from = rng.random_range(0..ACCOUNTS);
+        let to = (from + rng.random_range(1..ACCOUNTS)) % ACCOUNTS;
+        let amount: i64 = rng.random_range(1..50);
+        let transaction = client.transaction().await?;
+        for (account, change) in [(from, -amount), (to, amount)] {
+            let id = row_id(account);
+            let now = clock.fetch_add(1, Ordering::Relaxed);
+            transaction
+                .execute(
+                    "UPDATE entity_main SET bigint_01 = bigint_01 + $2, ltbase_updated_at = $3 \
+                     WHERE ltbase_schema_id = 300 AND ltbase_row_id = $1",
+                    &[&id, &change, &now],
+                )
+                .await?;
+            transaction
+                .execute(
+                    "INSERT INTO eav_data (schema_id, row_id, attr_id, value_numeric) VALUES (300, $1, 1, 1) \
+                     ON CONFLICT (schema_id, row_id, attr_id, array_indices) \
+                     DO UPDATE SET value_numeric = eav_data.value_numeric + 1",
+                    &[&id],
+                )
+                .await?;
+            transaction
+                .execute(
+                    "INSERT INTO change_log (schema_id, row_id, changed_at) VALUES (300, $1, $2) \
+                     ON CONFLICT (schema_id, row_id, flushed_at) DO UPDATE SET changed_at = excluded.changed_at",
+                    &[&id, &now],
+                )
+                .await?;
+        }
+        transaction.commit().await?;
+        transfers += 1;
+        tokio::task::yield_now().await;
+    }
+    Ok(transfers)
+}
+
+/// Publishes the dirty rows of one snapshot as a delta file, then marks those that didn't change since as flushed.
+async fn flush_until(database: &TestDatabase, lake: &Lake, stop: &AtomicBool, clock: &AtomicI64) -> Result<usize> {
+    let mut client = database.connect().await?;
+    let entity = accounts();
+    let mut flushes = 0;
+    while !stop.load(Ordering::Acquire) {
+        let snapshot =
+            client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await?;
+        let rows = snapshot
+            .query(
+                "SELECT c.row_id, c.changed_at, m.ltbase_created_at, m.bigint_01, e.value_numeric \
+                 FROM change_log c \
+                 JOIN entity_main m ON m.ltbase_schema_id = c.schema_id AND m.ltbase_row_id = c.row_id \
+                 JOIN eav_data e ON e.schema_id = c.schema_id AND e.row_id = c.row_id AND e.attr_id = 1 \
+                 WHERE c.schema_id = 300 AND c.flushed_at = 0",
+                &[],
+            )
+            .await?;
+        snapshot.commit().await?;
+        if rows.is_empty() {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let versions: Vec<Version> = rows
+            .iter()
+            .map(|row| {
+                #[expect(clippy::cast_possible_truncation, reason = "a count of transfers")]
+                let transfers = row.get::<_, f64>(4) as i64;
+                Version {
+                    row_id: row.get(0),
+                    created_at: row.get(2),
+                    changed_at: row.get(1),
+                    deleted_at: None,
+                    values: vec![Value::Integer(row.get(3)), Value::Integer(transfers)],
+                }
+            })
+            .collect();
+        lake.put(&LakeFile::delta(&entity, &format!("{flushes:06}.parquet"), versions.clone())).await?;
+        let mark = client.transaction().await?;
+        let now = clock.fetch_add(1, Ordering::Relaxed);
+        for version in &versions {
+            mark.execute(
+                "UPDATE change_log SET flushed_at = $3 \
+                 WHERE schema_id = 300 AND row_id = $1 AND flushed_at = 0 AND changed_at = $2",
+                &[&version.row_id, &version.changed_at, &now],
+            )
+            .await?;
+        }
+        mark.commit().await?;
+        flushes += 1;
+        // A flusher comes now and then; without a pause no two listings would ever agree.
+        tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+    }
+    Ok(flushes)
+}
