@@ -103,17 +103,23 @@ impl Cluster {
         if let Some((uid, gid)) = self.user {
             std::os::unix::fs::chown(&password, Some(uid), Some(gid))?;
         }
-        let mut initdb = std::process::Command::new(self.bin.join("initdb"));
-        initdb.current_dir(&self.dir).env_remove("PGDATA").env("LC_ALL", "C.UTF-8");
-        initdb.args(["--pgdata", "data", "--username", USER, "--pwfile", "password", "--auth", "scram-sha-256"]);
-        initdb.args(["--encoding", "UTF8", "--no-sync", "--no-instructions"]);
-        if let Some((uid, gid)) = self.user {
-            std::os::unix::process::CommandExt::uid(&mut initdb, uid);
-            std::os::unix::process::CommandExt::gid(&mut initdb, gid);
+        let mut initdb = Supervise::new(self.bin.join("initdb"));
+        initdb.current_dir = Some(self.dir.clone());
+        initdb.user = self.user;
+        initdb.remove = Some(self.dir.clone());
+        initdb.env.insert("LC_ALL".to_owned(), "C.UTF-8".to_owned());
+        initdb.stderr = Some(self.log_path());
+        let args =
+            "--pgdata data --username thermocline --pwfile password --auth scram-sha-256 --encoding UTF8 --no-sync";
+        initdb.args = args.split(' ').map(str::to_owned).collect();
+        let initdb = initdb.spawn()?;
+        let until = Instant::now() + Duration::from_secs(120);
+        while !initdb.has_exited() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
-        let output = initdb.output().context("cannot run initdb")?;
-        if !output.status.success() {
-            bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+        let log = std::fs::read_to_string(self.log_path())?;
+        if !initdb.end_keeping_files()?.success() {
+            bail!("initdb failed: {log}");
         }
         // Another process may take the free port before PostgreSQL does.
         let mut last = None;
