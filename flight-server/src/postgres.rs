@@ -99,18 +99,20 @@ impl PostgresSource {
     /// # Errors
     /// Unavailable, Misconfigured.
     pub async fn begin(&self) -> Result<Snapshot, PostgresError> {
-        match self.try_begin().await {
-            Err(error) if error.kind() == PostgresErrorKind::Unavailable && self.pool.status().available > 0 => {
-                // Connections that idled through a restart or a failover all look alive until they are used.
+        let client = self.pool.get().await?;
+        let has_idled = Object::metrics(&client).recycle_count > 0;
+        match self.begin_on(client).await {
+            Err(error) if has_idled && error.kind() == PostgresErrorKind::Unavailable => {
+                // A connection that idled through a restart or a failover looks alive until it is used, and so do
+                // the others.
                 self.pool.retain(|_, _| false);
-                self.try_begin().await
+                self.begin_on(self.pool.get().await?).await
             }
             result => result,
         }
     }
 
-    async fn try_begin(&self) -> Result<Snapshot, PostgresError> {
-        let client = self.pool.get().await?;
+    async fn begin_on(&self, client: Object) -> Result<Snapshot, PostgresError> {
         let mut snapshot = Snapshot {
             client: Some(client),
             connector: self.connector.clone(),

@@ -102,7 +102,7 @@ impl<S: BorrowMut<Snapshot> + Unpin> DirtyIds<S> {
     }
 
     /// Number of ids read so far; all of them once the stream has ended.
-    pub fn count(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.total
     }
 

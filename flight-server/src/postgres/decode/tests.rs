@@ -1,5 +1,5 @@
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use translator::catalog::{Storage, TimeEncoding};
 
@@ -76,7 +76,12 @@ fn value(scalar: ScalarType, encoding: TimeEncoding, wire: WireType, field: Fiel
     match decode(&entity(scalar, list, encoding), wire, &[row(field)]) {
         Ok((batch, _)) => {
             let options = FormatOptions::new().with_null("NULL");
-            ArrayFormatter::try_new(batch.column(4).as_ref(), &options).unwrap().value(0).to_string()
+            // Printing a named time zone would take a database of them; an offset prints without.
+            let column = match batch.column(4).as_primitive_opt::<TimestampMicrosecondType>() {
+                Some(times) => Arc::new(times.clone().with_timezone("+00:00")),
+                None => Arc::clone(batch.column(4)),
+            };
+            ArrayFormatter::try_new(column.as_ref(), &options).unwrap().value(0).to_string()
         }
         Err(error) => {
             let prefix = "attribute `the.value` of `things`, row 07070707-0707-0707-0707-070707070707, tier hot: the \
