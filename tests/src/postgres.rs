@@ -91,9 +91,25 @@ impl Cluster {
             std::os::unix::fs::chown(&dir, Some(uid), Some(gid))?;
         }
         let mut cluster = Self { bin, dir, port: 0, user, server: Mutex::new(None) };
+        if cluster.user.is_some() && !is_reachable_by_others(&cluster.bin)? {
+            cluster.copy_programs()?;
+        }
         cluster.initialise()?;
         run_blocking(make_template(cluster.url("postgres"), cluster.url(TEMPLATE)))??;
         Ok(cluster)
+    }
+
+    /// Copies PostgreSQL out of a directory that only root may enter, such as root's own cache.
+    fn copy_programs(&mut self) -> Result<()> {
+        let from = self.bin.parent().context("PostgreSQL's programs lie in no directory")?;
+        let to = self.dir.join("postgresql");
+        let copied =
+            std::process::Command::new("cp").args(["-r", "--preserve=mode,links"]).arg(from).arg(&to).status()?;
+        if !copied.success() {
+            bail!("cannot copy {} to {}", from.display(), to.display());
+        }
+        self.bin = to.join("bin");
+        Ok(())
     }
 
     /// Makes the data directory and starts the server on a free port.
@@ -600,6 +616,16 @@ fn find_binaries() -> Result<PathBuf> {
         .find(|place| place.join("initdb").is_file() && place.join("postgres").is_file())
         .cloned()
         .with_context(|| format!("no PostgreSQL in {places:?}; run `cargo xtask setup`"))
+}
+
+fn is_reachable_by_others(path: &Path) -> Result<bool> {
+    use std::os::unix::fs::PermissionsExt;
+    for part in path.canonicalize()?.ancestors() {
+        if part.metadata()?.permissions().mode() & 1 == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// PostgreSQL refuses to run as root: then the user `postgres`, else `nobody`.
