@@ -53,7 +53,7 @@ impl LakeError {
                 (LakeErrorKind::NotFound { path: path.to_owned() }, "the file has vanished")
             }
             // A range beyond the end: the object is not the one that was listed, or was cut.
-            object_store::Error::Generic { source, .. } if source.to_string().contains("range") => {
+            object_store::Error::Generic { source, .. } if is_range_error(&source.to_string()) => {
                 (LakeErrorKind::Corrupt { path: path.to_owned() }, "the file is shorter than it was when it was listed")
             }
             _ => sort(&error),
@@ -78,6 +78,13 @@ impl LakeError {
     }
 }
 
+/// Whether the object has no such bytes, as S3 and the local store say it.
+fn is_range_error(text: &str) -> bool {
+    ["416 Range Not Satisfiable", "Requested range was invalid", "Wanted range starting at", "Out of range of file"]
+        .iter()
+        .any(|phrase| text.contains(phrase))
+}
+
 fn sort(error: &object_store::Error) -> (LakeErrorKind, &'static str) {
     use object_store::Error;
     match error {
@@ -97,6 +104,8 @@ fn sort(error: &object_store::Error) -> (LakeErrorKind, &'static str) {
                 (LakeErrorKind::Misconfigured, "the credentials are not accepted")
             } else if has(&["ExpiredToken"]) {
                 (LakeErrorKind::Unavailable, "the temporary credentials have expired")
+            } else if has(&["AccessDenied", "403 Forbidden", "401 Unauthorized"]) {
+                (LakeErrorKind::Misconfigured, "access is denied")
             } else {
                 (LakeErrorKind::Unavailable, "it cannot be reached")
             }

@@ -21,8 +21,10 @@ fn entity() -> Arc<Entity> {
 }
 
 fn lake(root: &FilePath, templates: &str) -> Lake {
-    let text =
-        format!("[postgres]\nurl = \"postgresql://h/d\"\n[lake]\nurl = \"file://{}\"\n{templates}", root.display());
+    let text = format!(
+        "[postgres]\nurl = \"postgresql://h/d\"\n[lake]\nurl = \"{}\"\n{templates}",
+        url::Url::from_directory_path(root).unwrap()
+    );
     let config = crate::config::Config::parse(&text, FilePath::new("t.toml"), []).unwrap();
     Lake::open(&config.lake).unwrap()
 }
@@ -142,12 +144,13 @@ async fn bad_files_are_named() {
 
 #[tokio::test]
 async fn a_vanished_file_is_named_unless_its_footer_is_remembered() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tempfile::Builder::new().prefix("räume und 100%").tempdir().unwrap();
     put(root.path(), "base/7/a.parquet", &small_file());
+    put(root.path(), "base/7/b%20 ü+1=1.parquet", &small_file());
     let lake = lake(root.path(), "");
     let listing = lake.list(&entity()).await.unwrap();
     let before = lake.files(&listing).await.unwrap();
-    assert_eq!((before[0].changed_at_range, before[0].row_count, lake.cached_footers()), (Some((3, 9)), 3, 1));
+    assert_eq!((before[0].changed_at_range, before[0].row_count, lake.cached_footers()), (Some((3, 9)), 3, 2));
     std::fs::remove_file(root.path().join("base/7/a.parquet")).unwrap();
     assert_eq!(lake.files(&listing).await.unwrap(), before);
 

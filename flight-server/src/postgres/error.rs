@@ -102,8 +102,10 @@ fn describe(error: &tokio_postgres::Error) -> String {
 fn kind_of_failure(error: &tokio_postgres::Error) -> PostgresErrorKind {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        if inner.is::<std::io::Error>() || inner.is::<rustls::Error>() {
-            return PostgresErrorKind::Unavailable;
+        if let Some(failed) = inner.downcast_ref::<std::io::Error>() {
+            // A certificate that isn't accepted stays so until somebody acts.
+            let is_tls = failed.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+            return if is_tls { PostgresErrorKind::Misconfigured } else { PostgresErrorKind::Unavailable };
         }
         cause = inner.source();
     }
