@@ -152,6 +152,7 @@ fn logical_type(logical: &LogicalType) -> Option<FileType> {
             if *is_signed { FileType::Int(bits) } else { FileType::UInt(bits) }
         }
         LogicalType::Float16 => FileType::Float,
+        LogicalType::Time { .. } => FileType::Other("TIME".to_owned()),
         LogicalType::Bson | LogicalType::Unknown => return None,
         other => FileType::Other(format!("{other:?}")),
     })
