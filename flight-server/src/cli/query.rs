@@ -100,7 +100,11 @@ pub async fn run(args: QueryArgs) -> anyhow::Result<()> {
     let info = client.plan(&sql).await?;
     match args.plan {
         Some(form) if !args.run => print_plan(&mut std::io::stdout().lock(), form, &plan_of(&info.app_metadata)?),
-        Some(_) | None => run_query(&mut client, info, &args, terminal).await,
+        Some(_) | None => tokio::select! {
+            finished = run_query(&mut client, info, &args, terminal) => finished,
+            // Dropping the other branch cancels the query on the server and removes a file that is not complete.
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        },
     }
 }
 

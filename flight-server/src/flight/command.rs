@@ -9,6 +9,7 @@ use arrow_flight::{Action, CancelFlightInfoRequest, FlightDescriptor, RenewFligh
 use bytes::Bytes;
 use prost::Message;
 use translator::catalog::{CATALOG_NAME, SCHEMA_NAME};
+use translator::quote::Ident;
 
 use super::failure::{Failure, Outcome};
 use super::handle::{PreparedHandle, StatementHandle};
@@ -19,7 +20,9 @@ use super::session::messages::{CloseSessionRequest, GetSessionOptionsRequest, Se
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum FlightSqlCommand {
     /// Run this SQL. A descriptor with a path means all of that table.
-    Statement { sql: String },
+    Statement {
+        sql: String,
+    },
     /// Run this prepared statement.
     PreparedStatement(PreparedHandle),
     Metadata(MetadataCommand),
@@ -52,7 +55,9 @@ pub(super) enum FlightSqlPut {
 /// What an action asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum FlightSqlAction {
-    CreatePreparedStatement { sql: String },
+    CreatePreparedStatement {
+        sql: String,
+    },
     ClosePreparedStatement,
     CancelFlightInfo(CancelFlightInfoRequest),
     CancelQuery(ActionCancelQueryRequest),
@@ -95,7 +100,9 @@ impl FlightSqlCommand {
 impl FlightSqlTicket {
     pub(super) fn parse(ticket: &Ticket) -> Outcome<Self> {
         Ok(match unpack(&ticket.ticket, "ticket")? {
-            Command::TicketStatementQuery(ticket) => Self::Statement(StatementHandle::decode(&ticket.statement_handle)?),
+            Command::TicketStatementQuery(ticket) => {
+                Self::Statement(StatementHandle::decode(&ticket.statement_handle)?)
+            }
             Command::CommandStatementQuery(_) | Command::CommandPreparedStatementQuery(_) => {
                 return Err(Failure::invalid("a command is no ticket: ask GetFlightInfo for one"));
             }
@@ -172,8 +179,8 @@ pub(super) fn table_path(entity: &str) -> Vec<String> {
 
 /// All of one table.
 pub(super) fn select_table(entity: &str) -> String {
-    // The only SQL the wire writes: a name in quotes, which the translator then admits like any client's statement.
-    format!("SELECT * FROM \"{}\"", entity.replace('"', "\"\""))
+    // The only SQL the wire writes; the translator admits it like any client's statement.
+    format!("SELECT * FROM {}", Ident(entity))
 }
 
 fn select_path(path: &[String]) -> Outcome<String> {

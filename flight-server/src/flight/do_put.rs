@@ -21,11 +21,16 @@ pub(super) async fn do_put(mut stream: Streaming<FlightData>) -> Outcome<PutResu
     match FlightSqlPut::parse(descriptor)? {
         FlightSqlPut::Refused(command) => Err(command.failure()),
         FlightSqlPut::BindParameters(statement) => {
+            let mut size = first.data_body.len();
             let mut messages = vec![first];
             while let Some(message) = read(&mut stream).await? {
                 if messages.len() == MAX_MESSAGES {
-                    return Err(Failure::invalid("a query takes exactly one row of parameters; this stream is far longer"));
+                    return Err(Failure::invalid(
+                        "a query takes exactly one row of parameters; this stream is far longer",
+                    ));
                 }
+                size += message.data_body.len();
+                parameters::check_size(size)?;
                 // A message of metadata alone binds nothing.
                 if !message.data_header.is_empty() {
                     messages.push(message);
@@ -43,5 +48,8 @@ fn bind(statement: PreparedHandle, messages: &[FlightData]) -> Outcome<PutResult
 }
 
 async fn read(stream: &mut Streaming<FlightData>) -> Outcome<Option<FlightData>> {
-    stream.message().await.map_err(|status| Failure::invalid(format!("the DoPut stream broke off: {}", status.message())))
+    stream
+        .message()
+        .await
+        .map_err(|status| Failure::invalid(format!("the DoPut stream broke off: {}", status.message())))
 }

@@ -23,7 +23,13 @@ pub(super) struct EntitySchema {
 /// Schemas of the catalog that was in force when they were last asked for.
 #[derive(Debug, Default)]
 pub(super) struct EntitySchemas {
-    cached: Mutex<Option<(Arc<Catalog>, Arc<[EntitySchema]>)>>,
+    cached: Mutex<Option<Cached>>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    of: Arc<Catalog>,
+    schemas: Arc<[EntitySchema]>,
 }
 
 impl EntitySchemas {
@@ -32,11 +38,9 @@ impl EntitySchemas {
         let catalog = pipeline.catalog();
         // The lock is held while the schemas are made: callers that come together ask once.
         let mut cached = self.cached.lock().await;
-        if let Some((of, schemas)) = cached.as_ref() {
-            // A reload makes a new catalog; holding the old one keeps its address from being used again.
-            if Arc::ptr_eq(of, &catalog) {
-                return Ok(Arc::clone(schemas));
-            }
+        // A reload makes a new catalog; holding the old one keeps its address from being used again.
+        if let Some(cached) = cached.as_ref().filter(|cached| Arc::ptr_eq(&cached.of, &catalog)) {
+            return Ok(Arc::clone(&cached.schemas));
         }
         let mut schemas = Vec::with_capacity(catalog.entities().len());
         for entity in catalog.entities() {
@@ -44,7 +48,7 @@ impl EntitySchemas {
             schemas.push(EntitySchema { entity: Arc::clone(entity), schema: wire_schema::plain(&prepared.schema) });
         }
         let schemas: Arc<[EntitySchema]> = schemas.into();
-        *cached = Some((catalog, Arc::clone(&schemas)));
+        *cached = Some(Cached { of: catalog, schemas: Arc::clone(&schemas) });
         Ok(schemas)
     }
 }

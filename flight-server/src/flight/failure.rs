@@ -44,7 +44,9 @@ impl Failure {
     pub(super) fn unknown_session() -> Self {
         Self {
             forget_session: true,
-            ..Self::not_found("the session of this call is closed, expired, or of another server; set its options again")
+            ..Self::not_found(
+                "the session of this call is closed, expired, or of another server; set its options again",
+            )
         }
     }
 

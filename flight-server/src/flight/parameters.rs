@@ -9,7 +9,7 @@ use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::utils::batches_to_flight_data;
 use bytes::Bytes;
-use futures::{FutureExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use prost::Message;
 
 use super::failure::{Failure, Outcome};
@@ -33,9 +33,7 @@ pub(super) struct ParameterMessage {
 /// Reads the parameters that a DoPut stream binds; `None` when it binds a row without columns.
 pub(super) fn of_messages(messages: &[FlightData]) -> Outcome<Option<RecordBatch>> {
     let size: usize = messages.iter().map(|message| message.data_body.len()).sum();
-    if size > MAX_PARAMETER_BYTES {
-        return Err(too_large(size));
-    }
+    check_size(size)?;
     let batches = read(messages)
         .map_err(|fault| Failure::invalid(format!("the parameters are not a valid Arrow stream{fault}")))?;
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -51,15 +49,23 @@ pub(super) fn of_messages(messages: &[FlightData]) -> Outcome<Option<RecordBatch
     }
 }
 
+/// Refuses parameters that take more than a handle may carry.
+pub(super) fn check_size(bytes: usize) -> Outcome<()> {
+    if bytes <= MAX_PARAMETER_BYTES {
+        return Ok(());
+    }
+    Err(Failure::limit(format!(
+        "the parameters take {bytes} bytes, the limit max_parameter_bytes is {MAX_PARAMETER_BYTES}"
+    )))
+}
+
 /// The form in which a handle carries parameters; nothing at all when none are bound.
 pub(super) fn encode(parameters: Option<&RecordBatch>) -> Outcome<Vec<ParameterMessage>> {
     let Some(parameters) = parameters else { return Ok(Vec::new()) };
     let messages = batches_to_flight_data(parameters.schema_ref(), vec![parameters.clone()])
         .map_err(|error| Failure::invalid(format!("the parameters cannot be encoded: {error}")))?;
     let size = messages.iter().map(|message| message.data_header.len() + message.data_body.len()).sum();
-    if size > MAX_PARAMETER_BYTES {
-        return Err(too_large(size));
-    }
+    check_size(size)?;
     let message = |message: FlightData| ParameterMessage { header: message.data_header, body: message.data_body };
     Ok(messages.into_iter().map(message).collect())
 }
@@ -85,7 +91,7 @@ pub(super) fn decode(messages: Vec<ParameterMessage>) -> Outcome<Option<RecordBa
 /// The batches of a client's messages. The reader of the IPC format trusts offsets in places, and a client's bytes must
 /// not take the connection down.
 fn read(messages: &[FlightData]) -> Result<Vec<RecordBatch>, String> {
-    let messages = stream::iter(messages.to_vec().into_iter().map(Ok));
+    let messages = stream::iter(messages.to_vec()).map(Ok);
     // All messages are there, so the stream never waits.
     let batches = || FlightRecordBatchStream::new_from_flight_data(messages).try_collect::<Vec<_>>().now_or_never();
     match catch_unwind(AssertUnwindSafe(batches)) {
@@ -113,17 +119,13 @@ fn plain(row: RecordBatch) -> Outcome<RecordBatch> {
 
 /// A stream without rows binds nothing, which is right only for a statement without parameters.
 fn no_row(messages: &[FlightData]) -> Outcome<Option<RecordBatch>> {
-    let schema = messages
-        .first()
-        .and_then(|message| catch_unwind(AssertUnwindSafe(|| arrow::datatypes::Schema::try_from(message).ok())).ok()?);
+    let schema = messages.first().and_then(|message| {
+        catch_unwind(AssertUnwindSafe(|| arrow::datatypes::Schema::try_from(message).ok())).ok()?
+    });
     match schema {
         Some(schema) if schema.fields().is_empty() => Ok(None),
         Some(_) | None => Err(Failure::invalid("no row of parameters was bound, but a query takes exactly one")),
     }
-}
-
-fn too_large(bytes: usize) -> Failure {
-    Failure::limit(format!("the parameters take {bytes} bytes, the limit max_parameter_bytes is {MAX_PARAMETER_BYTES}"))
 }
 
 #[cfg(test)]

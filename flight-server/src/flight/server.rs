@@ -17,9 +17,7 @@ use super::entity_schemas::EntitySchemas;
 use super::failure::Outcome;
 use super::result_stream::FlightDataStream;
 use super::session::SessionStore;
-use super::{
-    FlightSettings, QueryPipeline, do_action, do_get, do_put, flight_info, handshake, list_flights,
-};
+use super::{FlightSettings, QueryPipeline, do_action, do_get, do_put, flight_info, handshake, list_flights};
 
 /// Implements every RPC of Flight for Flight SQL clients.
 pub struct FlightSqlServer {
@@ -104,7 +102,8 @@ impl FlightService for FlightSqlServer {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         self.context(request.metadata())?;
-        Err(super::failure::Failure::unsupported("DoExchange is not part of Flight SQL: use GetFlightInfo and DoGet").into())
+        Err(super::failure::Failure::unsupported("DoExchange is not part of Flight SQL: use GetFlightInfo and DoGet")
+            .into())
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {

@@ -67,7 +67,12 @@ impl SessionStore {
     }
 
     /// Changes the options of a session; counts as a use of it.
-    pub(super) fn with<T>(&self, id: &SessionId, now: Instant, change: impl FnOnce(&mut SessionOptions) -> T) -> Outcome<T> {
+    pub(super) fn with<T>(
+        &self,
+        id: &SessionId,
+        now: Instant,
+        change: impl FnOnce(&mut SessionOptions) -> T,
+    ) -> Outcome<T> {
         let mut sessions = self.lock();
         match sessions.get_mut(id) {
             Some(session) if session.is_alive(now, self.idle) => {

@@ -143,7 +143,8 @@ impl QueryPipeline for TestPipeline {
             let _held = &guard;
             event
         });
-        let events = if self.endless { events.take(1).chain(futures::stream::pending()).boxed() } else { events.boxed() };
+        let events =
+            if self.endless { events.take(1).chain(futures::stream::pending()).boxed() } else { events.boxed() };
         Ok(QueryStream { schema: Self::schema(), events })
     }
 

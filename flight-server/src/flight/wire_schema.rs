@@ -88,9 +88,9 @@ fn plain_type(data_type: &DataType) -> Option<DataType> {
 fn plain_field(field: &FieldRef) -> FieldRef {
     match plain_type(field.data_type()) {
         None => Arc::clone(field),
-        Some(data_type) => Arc::new(
-            Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone()),
-        ),
+        Some(data_type) => {
+            Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone()))
+        }
     }
 }
 

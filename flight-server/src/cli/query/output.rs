@@ -32,9 +32,9 @@ type Writer = Box<dyn Write + Send>;
 /// A result that is being written.
 pub(super) enum Output {
     Table(Table),
-    Csv(csv::Writer<Writer>),
+    Csv(Box<csv::Writer<Writer>>),
     Json(json::Writer<Writer, LineDelimited>),
-    Arrow(FileWriter<Writer>),
+    Arrow(Box<FileWriter<Writer>>),
     Parquet(Box<ArrowWriter<Writer>>),
 }
 
@@ -62,10 +62,10 @@ impl Output {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(writer);
                 // An empty result has a header line too.
                 writer.write(&text::flat(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
-                Self::Csv(writer)
+                Self::Csv(Box::new(writer))
             }
             Format::Json => Self::Json(json::WriterBuilder::new().with_explicit_nulls(true).build(writer)),
-            Format::Arrow => Self::Arrow(FileWriter::try_new(writer, schema)?),
+            Format::Arrow => Self::Arrow(Box::new(FileWriter::try_new(writer, schema)?)),
             Format::Parquet => {
                 let compression = Compression::ZSTD(ZstdLevel::default());
                 let properties = WriterProperties::builder().set_compression(compression).build();
@@ -134,9 +134,15 @@ impl Table {
 pub(super) enum Destination {
     Stdout(Pipe),
     /// A file that gets its name once it is complete.
-    NewFile { partial: PathBuf, path: PathBuf },
+    NewFile {
+        partial: PathBuf,
+        path: PathBuf,
+    },
     /// Something that is there and no regular file: a named pipe, a device.
-    Special { path: PathBuf, pipe: Pipe },
+    Special {
+        path: PathBuf,
+        pipe: Pipe,
+    },
 }
 
 /// Remembers that the reader of a pipe went away, which ends the program quietly (`… | head`).

@@ -35,11 +35,7 @@ fn batch() -> RecordBatch {
         ("n", Arc::new(Int64Array::from(vec![Some(1), None])), true),
         ("text", Arc::new(StringArray::from(vec!["a,\"b\"", "é"])), true),
         ("at", Arc::new(TimestampMicrosecondArray::from(vec![0, 1]).with_timezone("UTC")), true),
-        (
-            "list",
-            Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None])),
-            true,
-        ),
+        ("list", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None])), true),
     ];
     RecordBatch::try_from_iter_with_nullable(columns).unwrap()
 }

@@ -1,6 +1,6 @@
 use arrow_flight::sql::{
-    ActionBeginTransactionRequest, CommandGetTables, CommandPreparedStatementQuery, CommandStatementIngest, CommandStatementQuery,
-    CommandStatementSubstraitPlan, CommandStatementUpdate, TicketStatementQuery,
+    ActionBeginTransactionRequest, CommandGetTables, CommandPreparedStatementQuery, CommandStatementIngest,
+    CommandStatementQuery, CommandStatementSubstraitPlan, CommandStatementUpdate, TicketStatementQuery,
 };
 use translator::options::QueryOptions;
 
@@ -133,8 +133,7 @@ fn random_bytes_are_always_an_answer() {
             bytes[place] = random.byte();
         }
         bytes.truncate(1 + random.below(bytes.len()));
-        let descriptor =
-            FlightDescriptor { r#type: random.below(4) as i32, cmd: bytes.clone().into(), path: vec![] };
+        let descriptor = FlightDescriptor { r#type: random.below(4) as i32, cmd: bytes.clone().into(), path: vec![] };
         let _ = FlightSqlCommand::parse(&descriptor);
         let _ = FlightSqlTicket::parse(&Ticket::new(bytes.clone()));
         let _ = FlightSqlAction::parse(&Action::new(names[round % names.len()], bytes));

@@ -31,8 +31,7 @@ fn header_wins_over_session_wins_over_default() {
     session::set_cookie(&mut set, &id);
     metadata.insert("cookie", set.get("set-cookie").unwrap().clone());
 
-    let defaults =
-        QueryOptions { max_rows: Some(7), tiers: Tiers::parse("cold").unwrap(), ..QueryOptions::default() };
+    let defaults = QueryOptions { max_rows: Some(7), tiers: Tiers::parse("cold").unwrap(), ..QueryOptions::default() };
     let context = CallContext::read(&metadata, &sessions, now).unwrap();
     let options = context.options(defaults).unwrap();
     assert_eq!(options.tiers.to_string(), "hot");

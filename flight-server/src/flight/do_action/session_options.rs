@@ -57,11 +57,8 @@ pub(super) fn set(
 /// Every option with the value in force, set in this session or not.
 pub(super) fn get(server: &FlightSqlServer, call: &CallContext) -> Outcome<Bytes> {
     let options = call.options(server.pipeline.default_options())?;
-    let mut session_options: HashMap<String, SessionOptionValue> = options
-        .entries()
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), SessionOptionValue::text(value)))
-        .collect();
+    let mut session_options: HashMap<String, SessionOptionValue> =
+        options.entries().into_iter().map(|(name, value)| (name.to_owned(), SessionOptionValue::text(value))).collect();
     session_options.insert("catalog".to_owned(), SessionOptionValue::text(CATALOG_NAME));
     session_options.insert("schema".to_owned(), SessionOptionValue::text(SCHEMA_NAME));
     Ok(GetSessionOptionsResult { session_options }.encode_to_vec().into())

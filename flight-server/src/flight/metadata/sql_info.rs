@@ -69,10 +69,7 @@ fn server(builder: &mut SqlInfoDataBuilder) {
 
 fn syntax(builder: &mut SqlInfoDataBuilder, vocabulary: &SqlVocabulary) {
     // Names keep the case they were written in and match in any, quoted or not.
-    builder.append(
-        SqlInfo::SqlIdentifierCase,
-        SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32,
-    );
+    builder.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32);
     builder.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     builder.append(
         SqlInfo::SqlQuotedIdentifierCase,
@@ -178,7 +175,9 @@ fn limits(builder: &mut SqlInfoDataBuilder) {
 }
 
 fn transactions(builder: &mut SqlInfoDataBuilder) {
-    builder.append(SqlInfo::SqlDefaultTransactionIsolation, SqlTransactionIsolationLevel::SqlTransactionNone as i32);
+    // The standard says int32; the JDBC driver, and Java's reference server with it, takes this one for an int64.
+    let isolation = SqlTransactionIsolationLevel::SqlTransactionNone;
+    builder.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(isolation as i32));
     builder.append(SqlInfo::SqlTransactionsSupported, false);
     builder.append(
         SqlInfo::SqlSupportedTransactionsIsolationLevels,

@@ -60,7 +60,9 @@ fn column_metadata(entity: &Entity, field: &Field) -> HashMap<String, String> {
     let mut put = |key: &str, value: String| metadata.insert(format!("ARROW:FLIGHT:SQL:{key}"), value);
     let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
     put("CATALOG_NAME", CATALOG_NAME.to_owned());
+    // The standard's text says DB_SCHEMA_NAME; the C++, Go and Java libraries all look for SCHEMA_NAME.
     put("DB_SCHEMA_NAME", SCHEMA_NAME.to_owned());
+    put("SCHEMA_NAME", SCHEMA_NAME.to_owned());
     put("TABLE_NAME", entity.name.clone());
     put("IS_AUTO_INCREMENT", flag(false));
     put("IS_READ_ONLY", flag(true));

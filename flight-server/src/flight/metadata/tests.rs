@@ -47,9 +47,7 @@ async fn every_answer_has_its_schema() {
 
 #[tokio::test]
 async fn tables_are_filtered() {
-    let tables = async |command: CommandGetTables| {
-        texts(&answer(MetadataCommand::Tables(command)).await, "table_name")
-    };
+    let tables = async |command: CommandGetTables| texts(&answer(MetadataCommand::Tables(command)).await, "table_name");
     let all = CommandGetTables::default();
     assert_eq!(tables(all.clone()).await, ["air_lines", "flights"]);
     let name = |pattern: &str| CommandGetTables { table_name_filter_pattern: Some(pattern.to_owned()), ..all.clone() };

@@ -95,7 +95,9 @@ async fn a_statement_is_planned_and_run_under_one_id() {
 #[tokio::test]
 async fn poll_and_schema_agree_with_flight_info() {
     let (_, mut client) = client(TestPipeline::new(5)).await;
-    for descriptor in [select("SELECT 1 FROM x"), command(&CommandGetTables { include_schema: true, ..Default::default() })] {
+    for descriptor in
+        [select("SELECT 1 FROM x"), command(&CommandGetTables { include_schema: true, ..Default::default() })]
+    {
         let info = client.get_flight_info(descriptor.clone()).await.unwrap().into_inner();
         let poll = client.poll_flight_info(descriptor.clone()).await.unwrap().into_inner();
         assert!(poll.flight_descriptor.is_none());

@@ -1,0 +1,599 @@
+//! A safe face of DuckDB's C API: the only module with `unsafe` code.
+//!
+//! The `duckdb` crate's streaming iterator panics when DuckDB fails in mid-stream and tells no error types, and it can't
+//! describe a prepared statement without running it; so this module calls the crate's C bindings itself. Result chunks
+//! cross as Arrow arrays through the C data interface, without a copy on our side.
+
+#![expect(unsafe_code, reason = "calls DuckDB's C API; every block says why it is sound")]
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StructArray};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
+use duckdb::ffi;
+
+/// What kind of failure DuckDB reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum DuckErrorKind {
+    /// The statement can't be bound: unknown column, type clash.
+    Binder,
+    /// The text isn't SQL.
+    Parser,
+    /// A value can't be converted, or the arguments of a function make no sense: the query's data or constants.
+    Value,
+    OutOfMemory,
+    Interrupted,
+    /// A file or object can't be read.
+    Io,
+    Permission,
+    Other,
+}
+
+/// An error of DuckDB.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct DuckError {
+    pub(crate) kind: DuckErrorKind,
+    pub(crate) message: String,
+}
+
+impl DuckError {
+    fn new(message: String) -> Self {
+        const KINDS: [(&str, DuckErrorKind); 17] = [
+            ("Binder Error", DuckErrorKind::Binder),
+            ("Catalog Error", DuckErrorKind::Binder),
+            ("Parser Error", DuckErrorKind::Parser),
+            ("Syntax Error", DuckErrorKind::Parser),
+            ("Conversion Error", DuckErrorKind::Value),
+            ("Out of Range Error", DuckErrorKind::Value),
+            ("Invalid Input Error", DuckErrorKind::Value),
+            ("Invalid type Error", DuckErrorKind::Value),
+            ("Mismatch Type Error", DuckErrorKind::Value),
+            ("Divide by Zero Error", DuckErrorKind::Value),
+            ("Not implemented Error", DuckErrorKind::Value),
+            ("Out of Memory Error", DuckErrorKind::OutOfMemory),
+            ("INTERRUPT Error", DuckErrorKind::Interrupted),
+            ("IO Error", DuckErrorKind::Io),
+            ("HTTP Error", DuckErrorKind::Io),
+            ("Permission Error", DuckErrorKind::Permission),
+            ("Parameter Not Allowed Error", DuckErrorKind::Binder),
+        ];
+        let kind = KINDS
+            .iter()
+            .find(|(prefix, _)| message.starts_with(prefix))
+            .map_or(DuckErrorKind::Other, |(_, kind)| *kind);
+        Self { kind, message }
+    }
+
+    /// The message without DuckDB's leading kind and without its excerpt of the statement.
+    pub(crate) fn text(&self) -> &str {
+        let text = self.message.split("\n\nLINE ").next().unwrap_or(&self.message);
+        let text = text.split_once(" Error: ").map_or(text, |(_, text)| text);
+        text.trim()
+    }
+
+    /// Where the statement is wrong: the byte offset that DuckDB's excerpt (`LINE 1: …` with a caret) points at, for a
+    /// statement `sql` that DuckDB got as it is.
+    pub(crate) fn position(&self, sql: &str) -> Option<usize> {
+        let (_, excerpt) = self.message.split_once("\nLINE ")?;
+        let mut lines = excerpt.lines();
+        let line = lines.next()?;
+        let caret = lines.next()?.find('^')?;
+        let (number, shown) = line.split_once(": ")?;
+        let before = caret.checked_sub("LINE ".len() + number.len() + ": ".len())?;
+        let line_start = match number.parse::<usize>().ok()?.checked_sub(1)? {
+            0 => 0,
+            lines_before => sql.match_indices('\n').nth(lines_before - 1)?.0 + 1,
+        };
+        // A long line is shown in part, between dots.
+        let sql_line = sql[line_start..].lines().next()?;
+        let shown_body = shown.trim_start_matches("...");
+        let cut = shown.len() - shown_body.len();
+        let shown_body = shown_body.trim_end_matches("...");
+        let offset_of_shown = sql_line.find(shown_body)?;
+        let within = before.checked_sub(cut)?;
+        let bytes: usize = shown_body.chars().take(within).map(char::len_utf8).sum();
+        Some(line_start + offset_of_shown + bytes)
+    }
+}
+
+/// A DuckDB instance in memory.
+#[derive(Debug)]
+pub(crate) struct Database {
+    raw: ffi::duckdb_database,
+}
+
+// SAFETY: a duckdb_database is a shared pointer to a DatabaseInstance, which DuckDB documents as thread-safe.
+unsafe impl Send for Database {}
+// SAFETY: as above; the only call through a shared reference is duckdb_connect.
+unsafe impl Sync for Database {}
+
+#[derive(Debug)]
+struct RawConnection {
+    raw: ffi::duckdb_connection,
+    _database: Arc<Database>,
+}
+
+// SAFETY: DuckDB locks a connection's context for every call; duckdb_interrupt is made to be called from other threads.
+unsafe impl Send for RawConnection {}
+// SAFETY: as above.
+unsafe impl Sync for RawConnection {}
+
+/// A connection: temporary tables and one running statement of its own.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    raw: Arc<RawConnection>,
+}
+
+/// Interrupts whatever its connection runs, from any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct InterruptHandle {
+    raw: Arc<RawConnection>,
+}
+
+/// A prepared statement.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    raw: ffi::duckdb_prepared_statement,
+    connection: Arc<RawConnection>,
+}
+
+// SAFETY: the statement is owned by one value and used by one thread at a time.
+unsafe impl Send for Prepared {}
+
+/// A running statement: chunks come as DuckDB makes them.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    result: ffi::duckdb_result,
+    options: ffi::duckdb_arrow_options,
+    /// The types of the result, in the form that Arrow arrays are imported with.
+    ffi_schema: FFI_ArrowSchema,
+    schema: SchemaRef,
+    done: bool,
+    _connection: Arc<RawConnection>,
+}
+
+// SAFETY: the result is owned by one value and used by one thread at a time.
+unsafe impl Send for Stream {}
+
+fn c_string(text: &str) -> Result<CString, DuckError> {
+    CString::new(text).map_err(|_| DuckError::new("Parser Error: the text holds a NUL character".to_owned()))
+}
+
+/// Copies a C string that DuckDB owns.
+///
+/// # Safety
+/// `text` is null or a valid C string.
+unsafe fn owned(text: *const c_char) -> String {
+    if text.is_null() {
+        return "unknown error".to_owned();
+    }
+    // SAFETY: not null, and valid by the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Takes an error object of DuckDB.
+///
+/// # Safety
+/// `data` is null or an error object that nobody else destroys.
+unsafe fn check(mut data: ffi::duckdb_error_data) -> Result<(), DuckError> {
+    if data.is_null() {
+        return Ok(());
+    }
+    // SAFETY: valid by the caller's promise; destroyed exactly once.
+    unsafe {
+        let failed = ffi::duckdb_error_data_has_error(data);
+        let message = if failed { owned(ffi::duckdb_error_data_message(data)) } else { String::new() };
+        ffi::duckdb_destroy_error_data(&mut data);
+        if failed { Err(DuckError::new(message)) } else { Ok(()) }
+    }
+}
+
+impl Database {
+    /// Opens an instance in memory.
+    pub(crate) fn open(settings: &[(&str, String)]) -> Result<Arc<Self>, DuckError> {
+        let mut config: ffi::duckdb_config = ptr::null_mut();
+        // SAFETY: duckdb_create_config fills the pointer or fails; the config is destroyed on every path.
+        unsafe {
+            if ffi::duckdb_create_config(&mut config) != ffi::DuckDBSuccess {
+                return Err(DuckError::new("cannot create a DuckDB configuration".to_owned()));
+            }
+            for (name, value) in settings {
+                let (c_name, c_value) = (c_string(name)?, c_string(value)?);
+                if ffi::duckdb_set_config(config, c_name.as_ptr(), c_value.as_ptr()) != ffi::DuckDBSuccess {
+                    ffi::duckdb_destroy_config(&mut config);
+                    return Err(DuckError::new(format!("DuckDB doesn't take the setting {name} = {value}")));
+                }
+            }
+            let mut raw: ffi::duckdb_database = ptr::null_mut();
+            let mut error: *mut c_char = ptr::null_mut();
+            let state = ffi::duckdb_open_ext(ptr::null(), &mut raw, config, &mut error);
+            ffi::duckdb_destroy_config(&mut config);
+            if state != ffi::DuckDBSuccess {
+                let message = owned(error);
+                ffi::duckdb_free(error.cast());
+                return Err(DuckError::new(message));
+            }
+            Ok(Arc::new(Self { raw }))
+        }
+    }
+
+    pub(crate) fn connect(self: &Arc<Self>) -> Result<Connection, DuckError> {
+        let mut raw: ffi::duckdb_connection = ptr::null_mut();
+        // SAFETY: the database is open as long as `self` lives; the pointer is filled on success.
+        if unsafe { ffi::duckdb_connect(self.raw, &mut raw) } != ffi::DuckDBSuccess {
+            return Err(DuckError::new("cannot connect to DuckDB".to_owned()));
+        }
+        Ok(Connection { raw: Arc::new(RawConnection { raw, _database: Arc::clone(self) }) })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // SAFETY: opened once, closed once; connections keep the database alive through their Arc.
+        unsafe { ffi::duckdb_close(&mut self.raw) }
+    }
+}
+
+impl Drop for RawConnection {
+    fn drop(&mut self) {
+        // SAFETY: connected once, disconnected once; statements and results keep the connection alive.
+        unsafe { ffi::duckdb_disconnect(&mut self.raw) }
+    }
+}
+
+impl InterruptHandle {
+    pub(crate) fn interrupt(&self) {
+        // SAFETY: the connection is open as long as `self` lives, and DuckDB allows this from any thread.
+        unsafe { ffi::duckdb_interrupt(self.raw.raw) }
+    }
+}
+
+impl Connection {
+    pub(crate) fn interrupt_handle(&self) -> InterruptHandle {
+        InterruptHandle { raw: Arc::clone(&self.raw) }
+    }
+
+    /// Runs statements and forgets their results.
+    pub(crate) fn execute(&self, sql: &str) -> Result<(), DuckError> {
+        let sql = c_string(sql)?;
+        // SAFETY: a zeroed duckdb_result is what the call expects; it is destroyed on every path.
+        unsafe {
+            let mut result: ffi::duckdb_result = std::mem::zeroed();
+            let state = ffi::duckdb_query(self.raw.raw, sql.as_ptr(), &mut result);
+            let error = (state != ffi::DuckDBSuccess).then(|| owned(ffi::duckdb_result_error(&mut result)));
+            ffi::duckdb_destroy_result(&mut result);
+            error.map_or(Ok(()), |message| Err(DuckError::new(message)))
+        }
+    }
+
+    /// Prepares one statement: parses and binds it, runs nothing.
+    pub(crate) fn prepare(&self, sql: &str) -> Result<Prepared, DuckError> {
+        let sql = c_string(sql)?;
+        let mut raw: ffi::duckdb_prepared_statement = ptr::null_mut();
+        // SAFETY: the connection is open; the statement is destroyed by Prepared, also after a failure.
+        unsafe {
+            let state = ffi::duckdb_prepare(self.raw.raw, sql.as_ptr(), &mut raw);
+            let prepared = Prepared { raw, connection: Arc::clone(&self.raw) };
+            if state != ffi::DuckDBSuccess {
+                return Err(DuckError::new(owned(ffi::duckdb_prepare_error(prepared.raw))));
+            }
+            Ok(prepared)
+        }
+    }
+
+    /// Runs one statement as a stream.
+    pub(crate) fn stream(&self, sql: &str) -> Result<Stream, DuckError> {
+        self.prepare(sql)?.stream()
+    }
+
+    /// All of a small result.
+    pub(crate) fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), DuckError> {
+        let mut stream = self.stream(sql)?;
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next()? {
+            batches.push(batch);
+        }
+        Ok((Arc::clone(&stream.schema), batches))
+    }
+
+    /// Appends a batch to a temporary table whose columns have the batch's types.
+    pub(crate) fn append(&self, table: &str, batch: &RecordBatch) -> Result<(), DuckError> {
+        // DuckDB's vectors hold 2,048 values.
+        const VECTOR: usize = 2048;
+        let appender = Appender::open(&self.raw, table)?;
+        let schema = ArrowImport::new(&self.raw, batch.schema_ref())?;
+        for offset in (0..batch.num_rows()).step_by(VECTOR) {
+            let part = batch.slice(offset, VECTOR.min(batch.num_rows() - offset));
+            appender.append(&schema, &part)?;
+        }
+        appender.finish()
+    }
+}
+
+struct Appender<'a> {
+    raw: ffi::duckdb_appender,
+    connection: &'a RawConnection,
+}
+
+impl<'a> Appender<'a> {
+    fn open(connection: &'a RawConnection, table: &str) -> Result<Self, DuckError> {
+        let table = c_string(table)?;
+        let mut appender = Self { raw: ptr::null_mut(), connection };
+        // SAFETY: the connection is open; the strings live through the call; Drop destroys the appender on every path.
+        let state = unsafe {
+            ffi::duckdb_appender_create_ext(
+                connection.raw,
+                c"temp".as_ptr(),
+                c"main".as_ptr(),
+                table.as_ptr(),
+                &mut appender.raw,
+            )
+        };
+        appender.check(state)?;
+        Ok(appender)
+    }
+
+    fn check(&self, state: ffi::duckdb_state) -> Result<(), DuckError> {
+        if state == ffi::DuckDBSuccess {
+            return Ok(());
+        }
+        // SAFETY: the error object is taken and destroyed by `check`.
+        unsafe { check(ffi::duckdb_appender_error_data(self.raw)) }?;
+        Err(DuckError::new("cannot append to a temporary table".to_owned()))
+    }
+
+    fn append(&self, schema: &ArrowImport, batch: &RecordBatch) -> Result<(), DuckError> {
+        let data = arrow::array::ArrayData::from(StructArray::from(batch.clone()));
+        let mut array = FFI_ArrowArray::new(&data);
+        let mut chunk: ffi::duckdb_data_chunk = ptr::null_mut();
+        // SAFETY: both structs follow the Arrow C data interface. DuckDB takes what it needs of `array` and leaves a
+        // released struct behind, or leaves it to us on failure; FFI_ArrowArray's Drop handles both.
+        unsafe {
+            check(ffi::duckdb_data_chunk_from_arrow(
+                self.connection.raw,
+                (&raw mut array).cast(),
+                schema.raw,
+                &mut chunk,
+            ))?;
+            let state = ffi::duckdb_append_data_chunk(self.raw, chunk);
+            ffi::duckdb_destroy_data_chunk(&mut chunk);
+            self.check(state)
+        }
+    }
+
+    fn finish(self) -> Result<(), DuckError> {
+        // SAFETY: the appender is open; Drop destroys it afterwards.
+        let state = unsafe { ffi::duckdb_appender_flush(self.raw) };
+        self.check(state)
+    }
+}
+
+impl Drop for Appender<'_> {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once; a null appender is accepted.
+        unsafe {
+            ffi::duckdb_appender_destroy(&mut self.raw);
+        }
+    }
+}
+
+/// Arrow types as DuckDB imports them.
+struct ArrowImport {
+    raw: ffi::duckdb_arrow_converted_schema,
+}
+
+impl ArrowImport {
+    fn new(connection: &RawConnection, schema: &Schema) -> Result<Self, DuckError> {
+        let mut exported = FFI_ArrowSchema::try_from(schema)
+            .map_err(|error| DuckError::new(format!("cannot export an Arrow schema: {error}")))?;
+        let mut import = Self { raw: ptr::null_mut() };
+        // SAFETY: `exported` follows the Arrow C data interface and outlives the call; its Drop releases it.
+        unsafe {
+            check(ffi::duckdb_schema_from_arrow(connection.raw, (&raw mut exported).cast(), &mut import.raw))?;
+        }
+        Ok(import)
+    }
+}
+
+impl Drop for ArrowImport {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once; null is accepted.
+        unsafe { ffi::duckdb_destroy_arrow_converted_schema(&mut self.raw) }
+    }
+}
+
+/// A type of DuckDB, owned.
+struct LogicalType(ffi::duckdb_logical_type);
+
+impl Drop for LogicalType {
+    fn drop(&mut self) {
+        // SAFETY: owned, destroyed once; null is accepted.
+        unsafe { ffi::duckdb_destroy_logical_type(&mut self.0) }
+    }
+}
+
+struct ArrowOptions(ffi::duckdb_arrow_options);
+
+impl Drop for ArrowOptions {
+    fn drop(&mut self) {
+        // SAFETY: owned, destroyed once.
+        unsafe { ffi::duckdb_destroy_arrow_options(&mut self.0) }
+    }
+}
+
+/// The Arrow schema of columns with DuckDB types.
+///
+/// # Safety
+/// `options` is valid, and so is every type.
+unsafe fn arrow_schema(
+    options: ffi::duckdb_arrow_options,
+    types: &[LogicalType],
+    names: &[CString],
+) -> Result<(FFI_ArrowSchema, SchemaRef), DuckError> {
+    let mut exported = FFI_ArrowSchema::empty();
+    let mut types: Vec<_> = types.iter().map(|logical| logical.0).collect();
+    let mut names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    // SAFETY: both arrays have the given length; `exported` is filled following the Arrow C data interface.
+    unsafe {
+        check(ffi::duckdb_to_arrow_schema(
+            options,
+            types.as_mut_ptr(),
+            names.as_mut_ptr(),
+            types.len() as ffi::idx_t,
+            (&raw mut exported).cast(),
+        ))?;
+    }
+    let schema = Schema::try_from(&exported)
+        .map_err(|error| DuckError::new(format!("a column has a type that Arrow has no counterpart for: {error}")))?;
+    Ok((exported, Arc::new(schema)))
+}
+
+impl Prepared {
+    /// The schema of the result, as the running statement would give it.
+    pub(crate) fn schema(&self) -> Result<SchemaRef, DuckError> {
+        // SAFETY: the statement is valid; every object that the calls return is owned here and freed once.
+        unsafe {
+            let mut options = ArrowOptions(ptr::null_mut());
+            ffi::duckdb_connection_get_arrow_options(self.connection.raw, &mut options.0);
+            let count = ffi::duckdb_prepared_statement_column_count(self.raw);
+            let mut types = Vec::new();
+            let mut names = Vec::new();
+            for index in 0..count {
+                types.push(LogicalType(ffi::duckdb_prepared_statement_column_logical_type(self.raw, index)));
+                let name = ffi::duckdb_prepared_statement_column_name(self.raw, index);
+                names.push(if name.is_null() { CString::default() } else { CStr::from_ptr(name).to_owned() });
+                ffi::duckdb_free(name.cast_mut().cast());
+            }
+            Ok(arrow_schema(options.0, &types, &names)?.1)
+        }
+    }
+
+    /// Names of the parameters in order, with their inferred types (`None` when DuckDB can't tell).
+    pub(crate) fn parameters(&self) -> Result<Vec<(String, Option<SchemaRef>)>, DuckError> {
+        // SAFETY: as in `schema`; parameter indexes start at 1.
+        unsafe {
+            let mut options = ArrowOptions(ptr::null_mut());
+            ffi::duckdb_connection_get_arrow_options(self.connection.raw, &mut options.0);
+            let mut parameters = Vec::new();
+            for index in 1..=ffi::duckdb_nparams(self.raw) {
+                let name = ffi::duckdb_parameter_name(self.raw, index);
+                let text = owned(name);
+                ffi::duckdb_free(name.cast_mut().cast());
+                let logical = LogicalType(ffi::duckdb_param_logical_type(self.raw, index));
+                let known = !logical.0.is_null()
+                    && !matches!(
+                        ffi::duckdb_get_type_id(logical.0),
+                        ffi::DUCKDB_TYPE_DUCKDB_TYPE_INVALID
+                            | ffi::DUCKDB_TYPE_DUCKDB_TYPE_ANY
+                            | ffi::DUCKDB_TYPE_DUCKDB_TYPE_SQLNULL
+                    );
+                let schema = if known {
+                    Some(arrow_schema(options.0, std::slice::from_ref(&logical), &[CString::default()])?.1)
+                } else {
+                    None
+                };
+                parameters.push((text, schema));
+            }
+            Ok(parameters)
+        }
+    }
+
+    /// Runs the statement as a stream.
+    pub(crate) fn stream(self) -> Result<Stream, DuckError> {
+        // SAFETY: a zeroed duckdb_result is what the call expects. From here on Stream owns the result and destroys it.
+        unsafe {
+            let mut result: ffi::duckdb_result = std::mem::zeroed();
+            let state = ffi::duckdb_execute_prepared_streaming(self.raw, &mut result);
+            if state != ffi::DuckDBSuccess {
+                let message = owned(ffi::duckdb_result_error(&mut result));
+                ffi::duckdb_destroy_result(&mut result);
+                return Err(DuckError::new(message));
+            }
+            let options = ffi::duckdb_result_get_arrow_options(&mut result);
+            let mut stream = Stream {
+                result,
+                options,
+                ffi_schema: FFI_ArrowSchema::empty(),
+                schema: Arc::new(Schema::empty()),
+                done: false,
+                _connection: Arc::clone(&self.connection),
+            };
+            let count = ffi::duckdb_column_count(&mut stream.result);
+            let mut types = Vec::new();
+            let mut names = Vec::new();
+            for index in 0..count {
+                types.push(LogicalType(ffi::duckdb_column_logical_type(&mut stream.result, index)));
+                names.push(CStr::from_ptr(ffi::duckdb_column_name(&mut stream.result, index)).to_owned());
+            }
+            (stream.ffi_schema, stream.schema) = arrow_schema(options, &types, &names)?;
+            Ok(stream)
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // SAFETY: owned, destroyed once; null is accepted.
+        unsafe { ffi::duckdb_destroy_prepare(&mut self.raw) }
+    }
+}
+
+impl Stream {
+    /// The next chunk (about 2,048 rows), or `None` after the last one.
+    pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>, DuckError> {
+        if self.done {
+            return Ok(None);
+        }
+        // SAFETY: the result is open. A null chunk is the end or an error, which the result then tells. The chunk is
+        // destroyed after its conversion; the exported array follows the Arrow C data interface and owns its buffers.
+        unsafe {
+            let mut chunk = ffi::duckdb_fetch_chunk(self.result);
+            if chunk.is_null() {
+                self.done = true;
+                let error = ffi::duckdb_result_error(&mut self.result);
+                if !error.is_null() && !CStr::from_ptr(error).is_empty() {
+                    return Err(DuckError::new(owned(error)));
+                }
+                return Ok(None);
+            }
+            if ffi::duckdb_data_chunk_get_size(chunk) == 0 {
+                ffi::duckdb_destroy_data_chunk(&mut chunk);
+                self.done = true;
+                return Ok(None);
+            }
+            let rows = ffi::duckdb_data_chunk_get_size(chunk);
+            let mut array = FFI_ArrowArray::empty();
+            let converted = check(ffi::duckdb_data_chunk_to_arrow(self.options, chunk, (&raw mut array).cast()));
+            ffi::duckdb_destroy_data_chunk(&mut chunk);
+            converted?;
+            let data = from_ffi(array, &self.ffi_schema)
+                .map_err(|error| DuckError::new(format!("cannot import a result chunk: {error}")))?;
+            let columns = StructArray::from(data);
+            let rows = usize::try_from(rows).unwrap_or_default();
+            RecordBatch::try_new_with_options(
+                Arc::clone(&self.schema),
+                columns.columns().to_vec(),
+                &arrow::array::RecordBatchOptions::new().with_row_count(Some(rows)),
+            )
+            .map(Some)
+            .map_err(|error| DuckError::new(format!("cannot import a result chunk: {error}")))
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: both are owned and destroyed once.
+        unsafe {
+            ffi::duckdb_destroy_arrow_options(&mut self.options);
+            ffi::duckdb_destroy_result(&mut self.result);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

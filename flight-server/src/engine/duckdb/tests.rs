@@ -1,0 +1,106 @@
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryBuilder, Float64Array,
+    Int32Array, ListArray, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Int32Type, Int64Type};
+
+use super::*;
+use crate::engine::execution::create_temporary_table;
+
+fn connection() -> Connection {
+    Database::open(&[]).unwrap().connect().unwrap()
+}
+
+#[test]
+fn batches_go_in_and_come_back_unchanged() {
+    let connection = connection();
+    let mut ids = FixedSizeBinaryBuilder::new(16);
+    for index in 0..5000u128 {
+        ids.append_value(index.to_be_bytes()).unwrap();
+    }
+    let list = ListArray::from_iter_primitive::<Int32Type, _, _>(
+        (0..5000).map(|index| (index % 3 != 0).then(|| vec![Some(index), None])),
+    );
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("row_id", Arc::new(ids.finish())),
+        ("number", Arc::new((0..5000).map(|index| (index % 7 != 0).then_some(index)).collect::<Int32Array>())),
+        ("text", Arc::new((0..5000).map(|index| Some(format!("text number {index}"))).collect::<StringArray>())),
+        ("flag", Arc::new((0..5000).map(|index| Some(index % 2 == 0)).collect::<BooleanArray>())),
+        ("double", Arc::new((0..5000).map(|index| Some(f64::from(index) / 3.0)).collect::<Float64Array>())),
+        ("moment", Arc::new(TimestampMicrosecondArray::from_iter_values(0..5000).with_timezone("UTC"))),
+        ("amount", Arc::new(Decimal128Array::from_iter_values(0..5000).with_precision_and_scale(9, 2).unwrap())),
+        ("list", Arc::new(list)),
+    ];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
+    create_temporary_table(&connection, "t", &batch.schema()).unwrap();
+    connection.append("t", &batch).unwrap();
+    let (schema, batches) = connection.query("SELECT * FROM temp.main.t").unwrap();
+    let read = arrow::compute::concat_batches(&schema, &batches).unwrap();
+    assert_eq!(read.num_rows(), 5000);
+    for (index, column) in batch.columns().iter().enumerate().skip(1) {
+        let cast = arrow::compute::cast(read.column(index), column.data_type()).unwrap();
+        assert_eq!(&cast, column, "{}", batch.schema().field(index).name());
+    }
+    let ids = read.column(0).as_any().downcast_ref::<BinaryArray>().unwrap();
+    assert_eq!(ids.value(4999), 4999u128.to_be_bytes());
+    let (_, uuids) = connection.query("SELECT CAST(CAST(row_id AS UUID) AS VARCHAR) FROM temp.main.t LIMIT 1").unwrap();
+    assert_eq!(uuids[0].column(0).as_string::<i32>().value(0), "00000000-0000-0000-0000-000000000000");
+}
+
+#[test]
+fn failures_in_mid_stream_are_errors() {
+    let mut stream = connection()
+        .stream("SELECT CASE WHEN range = 400000 THEN error('broken') ELSE range END AS x FROM range(1000000)")
+        .unwrap();
+    let error = loop {
+        match stream.next() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ended without an error"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind, DuckErrorKind::Value);
+    assert!(error.text().contains("broken"));
+}
+
+#[test]
+fn an_interrupt_ends_a_statement() {
+    let connection = connection();
+    let handle = connection.interrupt_handle();
+    let runner = std::thread::spawn(move || {
+        connection.query("SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range <> b.range + 1")
+    });
+    while !runner.is_finished() {
+        handle.interrupt();
+        std::thread::yield_now();
+    }
+    assert_eq!(runner.join().unwrap().unwrap_err().kind, DuckErrorKind::Interrupted);
+}
+
+#[test]
+fn errors_point_into_the_statement() {
+    let sql = "SELECT 1,\n  nope FROM (SELECT 1 AS hope)";
+    let error = connection().prepare(sql).unwrap_err();
+    assert_eq!(error.kind, DuckErrorKind::Binder);
+    assert_eq!(error.position(sql), sql.find("nope"));
+    assert!(error.text().contains("nope"), "{}", error.text());
+}
+
+#[test]
+fn a_prepared_statement_describes_itself() {
+    let connection = connection();
+    connection.execute("CREATE TABLE t (a INTEGER, b VARCHAR)").unwrap();
+    let prepared = connection.prepare("SELECT a AS x, b FROM t WHERE a > $1 AND b = $2").unwrap();
+    let schema = prepared.schema().unwrap();
+    assert_eq!(schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["x", "b"]);
+    let parameters = prepared.parameters().unwrap();
+    assert_eq!(parameters.len(), 2);
+    assert_eq!(parameters[0].1.as_ref().unwrap().field(0).data_type(), &DataType::Int32);
+    let (_, batches) = connection.query("SELECT count(*) FROM t").unwrap();
+    assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 0);
+}
+
+use arrow::datatypes::DataType;

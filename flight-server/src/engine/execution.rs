@@ -1,0 +1,156 @@
+//! The instance that runs federated statements, locked down after set-up (design section 6).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, Schema};
+use translator::catalog::CATALOG_NAME;
+use translator::quote::{Ident, duckdb_text};
+
+use super::duckdb::{Connection, Database, DuckError};
+use crate::lake::S3Credentials;
+
+/// How the instance is set up.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineSettings {
+    /// Such as `4GiB` or `80%`; DuckDB's default when absent.
+    pub(crate) memory_limit: Option<String>,
+    pub(crate) threads: Option<usize>,
+    pub(crate) temp_directory: PathBuf,
+    pub(crate) temp_directory_limit: Option<String>,
+    pub(crate) extension_directory: Option<PathBuf>,
+    pub(crate) lake: LakeAccess,
+}
+
+/// What of the outside the instance may read: the lake and nothing else.
+#[derive(Debug, Clone)]
+pub(crate) enum LakeAccess {
+    /// A local folder.
+    Folder(String),
+    /// `s3://bucket/prefix`, read through httpfs.
+    S3 { prefix: String, credentials: Option<S3Credentials> },
+}
+
+/// The executing instance.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    database: Arc<Database>,
+    /// The statement that made the secret in force.
+    secret: Mutex<String>,
+}
+
+/// Settings that every instance of ours has.
+pub(super) fn fixed_settings() -> Vec<(&'static str, String)> {
+    [
+        ("autoinstall_known_extensions", "false"),
+        ("autoload_known_extensions", "false"),
+        ("allow_community_extensions", "false"),
+        ("allow_persistent_secrets", "false"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .to_vec()
+}
+
+impl Engine {
+    pub(crate) fn open(settings: &EngineSettings) -> Result<Self, DuckError> {
+        let mut config = fixed_settings();
+        config.push(("temp_directory", settings.temp_directory.to_string_lossy().into_owned()));
+        let optional = [
+            ("memory_limit", settings.memory_limit.clone()),
+            ("threads", settings.threads.map(|threads| threads.to_string())),
+            ("max_temp_directory_size", settings.temp_directory_limit.clone()),
+            (
+                "extension_directory",
+                settings.extension_directory.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            ),
+        ];
+        config.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let engine = Self { database: Database::open(&config)?, secret: Mutex::default() };
+        let connection = engine.database.connect()?;
+        connection.execute(&format!("ATTACH ':memory:' AS {}; SET GLOBAL TimeZone = 'UTC'", Ident(CATALOG_NAME)))?;
+        let allowed = match &settings.lake {
+            LakeAccess::Folder(path) => format!("{path}/"),
+            LakeAccess::S3 { prefix, credentials } => {
+                connection.execute("LOAD httpfs")?;
+                if let Some(credentials) = credentials {
+                    engine.set_credentials(prefix, credentials)?;
+                }
+                format!("{prefix}/")
+            }
+        };
+        connection.execute(&format!("SET allowed_directories = [{}]", duckdb_text(&allowed)))?;
+        connection.execute("SET enable_external_access = false")?;
+        connection.execute("SET lock_configuration = true")?;
+        Ok(engine)
+    }
+
+    /// Puts S3 credentials in force when they are other than before; running statements keep those they started with.
+    pub(crate) fn set_credentials(&self, prefix: &str, credentials: &S3Credentials) -> Result<(), DuckError> {
+        let sql = secret_sql(prefix, credentials);
+        let mut secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner);
+        if *secret != sql {
+            self.database.connect()?.execute(&sql).map_err(|error| DuckError {
+                kind: error.kind,
+                // DuckDB's own message quotes the statement, and with it the secret.
+                message: "cannot set the S3 credentials".to_owned(),
+            })?;
+            *secret = sql;
+        }
+        Ok(())
+    }
+
+    /// A connection for one query: its temporary tables go with it.
+    pub(crate) fn connect(&self) -> Result<Connection, DuckError> {
+        let connection = self.database.connect()?;
+        connection.execute(&format!("USE {}", Ident(CATALOG_NAME)))?;
+        Ok(connection)
+    }
+}
+
+fn secret_sql(prefix: &str, credentials: &S3Credentials) -> String {
+    let mut fields = vec![
+        "TYPE s3".to_owned(),
+        format!("SCOPE {}", duckdb_text(prefix)),
+        format!("REGION {}", duckdb_text(&credentials.region)),
+        format!("USE_SSL {}", credentials.use_ssl),
+        format!("URL_STYLE '{}'", if credentials.path_style { "path" } else { "vhost" }),
+        format!("KEY_ID {}", duckdb_text(&credentials.key_id)),
+        format!("SECRET {}", duckdb_text(credentials.secret.expose())),
+    ];
+    if let Some(endpoint) = &credentials.endpoint {
+        fields.push(format!("ENDPOINT {}", duckdb_text(endpoint)));
+    }
+    if let Some(token) = &credentials.session_token {
+        fields.push(format!("SESSION_TOKEN {}", duckdb_text(token.expose())));
+    }
+    format!("CREATE OR REPLACE TEMPORARY SECRET tc_lake ({})", fields.join(", "))
+}
+
+/// Creates a temporary table for batches of `schema`.
+pub(crate) fn create_temporary_table(connection: &Connection, name: &str, schema: &Schema) -> Result<(), DuckError> {
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", Ident(field.name()), duckdb_type(field.data_type())))
+        .collect();
+    connection.execute(&format!("CREATE OR REPLACE TEMPORARY TABLE {} ({})", Ident(name), columns.join(", ")))
+}
+
+/// The DuckDB type that holds an Arrow column of the hot tier or of a system table as it comes.
+fn duckdb_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int16 => "SMALLINT".to_owned(),
+        DataType::Int32 => "INTEGER".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::UInt64 => "UBIGINT".to_owned(),
+        DataType::Float64 => "DOUBLE".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision},{scale})"),
+        DataType::Date32 => "DATE".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMPTZ".to_owned(),
+        DataType::Timestamp(_, None) => "TIMESTAMP".to_owned(),
+        DataType::Binary | DataType::FixedSizeBinary(_) => "BLOB".to_owned(),
+        DataType::List(element) => format!("{}[]", duckdb_type(element.data_type())),
+        _ => "VARCHAR".to_owned(),
+    }
+}

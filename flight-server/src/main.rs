@@ -1,0 +1,59 @@
+//! The `thermocline` binary.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flight_server::{cli, serve};
+
+/// One always-fresh table over hot PostgreSQL rows and Parquet files, served over Arrow Flight SQL.
+#[derive(Debug, Parser)]
+#[command(name = "thermocline", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE", default_value = "thermocline.toml")]
+        config: PathBuf,
+    },
+    /// Send a query to a server and print the result or the plan.
+    Query(cli::query::QueryArgs),
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Deeply nested queries are parsed and bound recursively.
+        .thread_stack_size(16 * 1024 * 1024)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::from(error)),
+    };
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve { config } => serve::run(&config).await,
+            Command::Query(arguments) => cli::query::run(arguments).await,
+        }
+    });
+    // A query's thread may still be inside DuckDB; the process doesn't wait for it.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    use std::io::Write;
+    // Without standard error there is nobody to tell.
+    let _unheard = writeln!(std::io::stderr(), "thermocline: {error:#}");
+    ExitCode::FAILURE
+}

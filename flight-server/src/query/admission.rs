@@ -1,0 +1,167 @@
+//! Which queries run: permits, the bounded queue, and the register of running queries that cancellation looks into.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{ErrorKind, QueryError};
+
+/// Lets `max_concurrent` queries run and `max_queued` wait.
+#[derive(Debug)]
+pub(super) struct Admission {
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    max_concurrent: usize,
+    max_queued: usize,
+}
+
+/// Queries that run or wait, by id.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RunningQueries(Arc<Mutex<HashMap<String, CancellationToken>>>);
+
+/// A registered query. Dropping it takes it off the register.
+#[derive(Debug)]
+pub(super) struct QueryGuard {
+    query_id: String,
+    token: CancellationToken,
+    deadline: Option<(Instant, Duration)>,
+    running: RunningQueries,
+}
+
+impl Admission {
+    pub(super) fn new(max_concurrent: usize, max_queued: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(max_concurrent)),
+            waiting: AtomicUsize::new(0),
+            max_concurrent,
+            max_queued,
+        }
+    }
+
+    /// Waits for a permit; refuses at once when the queue is full.
+    pub(super) async fn acquire(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let place = Waiting::enter(&self.waiting, self.max_queued).ok_or_else(|| {
+            QueryError::new(
+                ErrorKind::LimitExceeded,
+                format!(
+                    "max_queued: {} queries run and {} wait already; try again later",
+                    self.max_concurrent, self.max_queued
+                ),
+            )
+        })?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(QueryError::internal);
+        drop(place);
+        permit
+    }
+}
+
+/// A place in the queue, given up on drop.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
+        let entered =
+            waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < limit).then_some(count + 1));
+        entered.ok().map(|_| Self(waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl RunningQueries {
+    pub(super) fn register(&self, query_id: &str, timeout: Option<Duration>) -> QueryGuard {
+        let token = CancellationToken::new();
+        self.lock().insert(query_id.to_owned(), token.clone());
+        let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
+        QueryGuard { query_id: query_id.to_owned(), token, deadline, running: self.clone() }
+    }
+
+    /// Tells a query to stop; false when no query of that id runs.
+    pub(super) fn cancel(&self, query_id: &str) -> bool {
+        let token = self.lock().get(query_id).cloned();
+        token.as_ref().inspect(|token| token.cancel()).is_some()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueryGuard {
+    /// Runs some work of the query until it is done, cancelled or late.
+    pub(super) async fn within<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+        let late = async {
+            match self.deadline {
+                Some((deadline, _)) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.token.cancelled() => Err(QueryError::new(ErrorKind::Cancelled, "the query was cancelled")),
+            () = late => {
+                let timeout = self.deadline.map(|(_, timeout)| timeout).unwrap_or_default();
+                let message = format!("timeout: the query ran longer than {timeout:?}; raise the option or narrow the query");
+                Err(QueryError::new(ErrorKind::DeadlineExceeded, message))
+            }
+            result = work => result,
+        }
+    }
+
+    pub(super) fn query_id(&self) -> &str {
+        &self.query_id
+    }
+}
+
+impl Drop for QueryGuard {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.query_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let admission = Admission::new(1, 0);
+        let permit = admission.acquire().await.unwrap();
+        let error = admission.acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+        assert!(error.message().contains("max_queued"));
+        drop(permit);
+        admission.acquire().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cancel_hits_its_query_and_no_other() {
+        let running = RunningQueries::default();
+        let (one, other) = (running.register("one", None), running.register("other", None));
+        assert!(running.cancel("one"));
+        let stopped = one.within(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
+        assert_eq!(stopped.kind(), ErrorKind::Cancelled);
+        other.within(async { Ok(()) }).await.unwrap();
+        drop(one);
+        assert!(!running.cancel("one"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_the_work() {
+        let query = RunningQueries::default().register("late", Some(Duration::from_secs(3600)));
+        let error = query.within(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    }
+}

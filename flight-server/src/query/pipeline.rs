@@ -1,0 +1,540 @@
+//! The pipeline: prepare, plan and execute, each a row of the same stages.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::stream;
+use serde_json::Value as Json;
+use translator::StatementForm;
+use translator::catalog::Catalog;
+use translator::emit::{EmitContext, emit, system_table};
+use translator::options::QueryOptions;
+use translator::plan::FederatedPlan;
+use translator::postgres::TableNames;
+
+use super::admission::{Admission, QueryGuard, RunningQueries};
+use super::plan_json::{self, PlanParts};
+use super::run::{Run, RunEvent, RunSummary, execution_error};
+use super::sources::{HotExecution, Sources};
+use super::statement::{self, BoundStatement, Explain, translate_error};
+use super::{PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryRequest, QueryStream};
+use crate::config::{Config, LakeUrl, TableName};
+use crate::engine::duckdb::{Connection, DuckError};
+use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase, create_temporary_table};
+use crate::flight::{CancelOutcome, QueryPipeline, SqlVocabulary};
+use crate::lake::{Lake, LakeError};
+use crate::postgres::{PostgresError, PostgresSource};
+
+/// The query pipeline of one server.
+#[derive(Debug)]
+pub struct Pipeline {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shape: RwLock<Arc<ShapeDatabase>>,
+    engine: Engine,
+    sources: Sources,
+    admission: Admission,
+    running: RunningQueries,
+    defaults: QueryOptions,
+    vocabulary: Arc<SqlVocabulary>,
+    /// Holds DuckDB's spill files; removed when the server ends.
+    _temp_directory: Option<tempfile::TempDir>,
+}
+
+/// Why the pipeline could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error("cannot set DuckDB up: {0}")]
+    DuckDb(String),
+    #[error("cannot make a directory for DuckDB's temporary files")]
+    TempDirectory(#[source] std::io::Error),
+}
+
+impl From<DuckError> for StartError {
+    fn from(error: DuckError) -> Self {
+        Self::DuckDb(error.to_string())
+    }
+}
+
+/// A query that is ready to run.
+struct Ready {
+    connection: Arc<Connection>,
+    /// The federated statement, or what EXPLAIN ANALYZE wraps around it.
+    sql: String,
+    plan: Json,
+    hot: Vec<HotExecution>,
+}
+
+impl Pipeline {
+    /// Builds the pipeline. A source that is down is no error: queries will tell.
+    ///
+    /// # Errors
+    /// Settings that can't work: a URL, a DuckDB setting, an extension that isn't there.
+    pub async fn start(config: &Config, catalog: Arc<Catalog>) -> Result<Self, StartError> {
+        let postgres = PostgresSource::new(&config.postgres)?;
+        let lake = Lake::open(&config.lake)?;
+        let access = match &config.lake.url {
+            LakeUrl::Local(_) => LakeAccess::Folder(lake.duckdb_root()),
+            LakeUrl::S3 { .. } => {
+                // Credentials that can't be had yet are asked for again by every query.
+                let credentials = lake.s3_credentials().await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "no S3 credentials yet");
+                    None
+                });
+                LakeAccess::S3 { prefix: lake.duckdb_root(), credentials }
+            }
+        };
+        let (temp_directory, owned) = match &config.duckdb.temp_directory {
+            Some(directory) => (directory.clone(), None),
+            None => {
+                let owned =
+                    tempfile::Builder::new().prefix("thermocline-").tempdir().map_err(StartError::TempDirectory)?;
+                (owned.path().to_owned(), Some(owned))
+            }
+        };
+        let settings = EngineSettings {
+            memory_limit: config.duckdb.memory_limit.clone(),
+            threads: config.duckdb.threads,
+            temp_directory,
+            temp_directory_limit: config.duckdb.temp_directory_limit.clone(),
+            extension_directory: config.duckdb.extension_directory.clone(),
+            lake: access,
+        };
+        let engine = Engine::open(&settings)?;
+        let shape = ShapeDatabase::new(catalog)?;
+        let vocabulary = Arc::new(shape.vocabulary()?);
+        let tables = table_names(&config.postgres.tables);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shape: RwLock::new(Arc::new(shape)),
+                engine,
+                sources: Sources::new(postgres, lake, config.lake.catalog, tables),
+                admission: Admission::new(config.query.max_concurrent, config.query.max_queued),
+                running: RunningQueries::default(),
+                defaults: config.query.defaults.clone(),
+                vocabulary,
+                _temp_directory: owned,
+            }),
+        })
+    }
+
+    /// Puts a new catalog in force; queries that run keep theirs.
+    ///
+    /// # Errors
+    /// DuckDB refuses its shapes; the old catalog stays in force.
+    pub fn set_catalog(&self, catalog: Arc<Catalog>) -> Result<(), StartError> {
+        let shape = Arc::new(ShapeDatabase::new(catalog)?);
+        *self.inner.shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
+        Ok(())
+    }
+}
+
+fn table_names(tables: &crate::config::TableNames) -> TableNames {
+    let name = |name: &TableName| match &name.schema {
+        Some(schema) => format!("{schema}.{}", name.table),
+        None => name.table.clone(),
+    };
+    TableNames {
+        schema_registry: name(&tables.schema_registry),
+        entity_main: name(&tables.entity_main),
+        eav_data: name(&tables.eav_data),
+        change_log: name(&tables.change_log),
+        lake_file: name(&tables.lake_file),
+    }
+}
+
+impl Inner {
+    fn shape(&self) -> Arc<ShapeDatabase> {
+        Arc::clone(&self.shape.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Binds on a thread where blocking is allowed and the stack is deep enough for any admitted nesting.
+    async fn bind(
+        &self,
+        sql: String,
+        parameters: Option<RecordBatch>,
+    ) -> Result<(BoundStatement, Duration), QueryError> {
+        let shape = self.shape();
+        let started = Instant::now();
+        let bound = blocking(move || statement::bind(&shape, &sql, parameters.as_ref())).await?;
+        Ok((bound, started.elapsed()))
+    }
+
+    /// Whether the shape database alone answers.
+    fn answers_from_shape(bound: &BoundStatement) -> bool {
+        matches!(bound.query.form, StatementForm::ShowTables | StatementForm::Describe)
+    }
+
+    async fn plan_bound(
+        &self,
+        bound: &BoundStatement,
+        options: &QueryOptions,
+    ) -> Result<Option<FederatedPlan>, QueryError> {
+        if Self::answers_from_shape(bound) {
+            return Ok(None);
+        }
+        self.sources.plan(&bound.query, options).await.map(Some)
+    }
+
+    async fn statement(&self, bound: &Arc<BoundStatement>, plan: &FederatedPlan) -> Result<String, QueryError> {
+        let (bound, plan) = (Arc::clone(bound), plan.clone());
+        let lake_prefix = self.sources.lake.duckdb_root();
+        blocking(move || {
+            let print = |tree: &Json| statement::print(&bound.shape, tree);
+            let context = EmitContext { print: &print, lake_prefix: &lake_prefix };
+            emit(&bound.query, &plan, context).map(|statement| statement.sql).map_err(translate_error)
+        })
+        .await
+    }
+
+    /// Everything before the first row: facts, plan, hot rows, statement.
+    async fn ready(
+        &self,
+        bound: &Arc<BoundStatement>,
+        request: &QueryRequest,
+        translation: Duration,
+    ) -> Result<Ready, QueryError> {
+        let started = Instant::now();
+        let connection = Arc::new(self.engine.connect().map_err(execution_error)?);
+        let parts = |plan, statement, planning| PlanParts {
+            query_id: &request.query_id,
+            sql: &request.sql,
+            plan,
+            options: &request.options,
+            statement,
+            translation,
+            planning,
+        };
+        if request.options.tiers.any_lake() && !bound.query.references.is_empty() {
+            self.refresh_credentials().await?;
+        }
+        let loaded = self.sources.load(&bound.query, &request.options, &connection).await?;
+        self.load_system_tables(bound, &request.options, &connection).await?;
+        let statement = self.statement(bound, &loaded.plan).await?;
+        let loading: f64 = loaded.hot.iter().map(|hot| hot.ms).sum();
+        let planning = started.elapsed().saturating_sub(Duration::from_secs_f64(loading / 1000.0));
+        let plan = plan_json::planned(&parts(Some(&loaded.plan), &statement, planning));
+        if !loaded.plan.warnings.is_empty() {
+            tracing::warn!(query_id = request.query_id, warnings = ?loaded.plan.warnings, "query with warnings");
+        }
+        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot })
+    }
+
+    async fn refresh_credentials(&self) -> Result<(), QueryError> {
+        match self.sources.lake.s3_credentials().await {
+            Ok(Some(credentials)) => {
+                let prefix = self.sources.lake.duckdb_root();
+                self.engine.set_credentials(&prefix, &credentials).map_err(execution_error)
+            }
+            Ok(None) => Ok(()),
+            // The listing says whether the lake is down, and whether the query may do without it.
+            Err(error) => {
+                tracing::warn!(%error, "no S3 credentials");
+                Ok(())
+            }
+        }
+    }
+
+    async fn load_system_tables(
+        &self,
+        bound: &Arc<BoundStatement>,
+        options: &QueryOptions,
+        connection: &Arc<Connection>,
+    ) -> Result<(), QueryError> {
+        for (index, table) in bound.query.system_tables.iter().enumerate() {
+            let (bound, connection, table, options) =
+                (Arc::clone(bound), Arc::clone(connection), table.clone(), options.clone());
+            blocking(move || {
+                let (schema, batches) = super::system_tables::rows(&bound.shape, &table, &options)?;
+                let name = system_table(index);
+                create_temporary_table(&connection, &name, &schema).map_err(execution_error)?;
+                batches.iter().try_for_each(|batch| connection.append(&name, batch)).map_err(execution_error)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// A result that is there already.
+    fn immediate(schema: SchemaRef, batches: Vec<RecordBatch>, plan: &Json, hot: &[HotExecution]) -> QueryStream {
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let bytes = batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
+        let end = plan_json::executed(plan, hot, &RunSummary { rows, bytes, ..RunSummary::default() });
+        let events = batches.into_iter().map(|batch| Ok(QueryEvent::Batch(batch))).chain([Ok(QueryEvent::End(end))]);
+        QueryStream { schema, events: Box::pin(stream::iter(events.collect::<Vec<_>>())) }
+    }
+
+    async fn answer_from_shape(
+        &self,
+        bound: &Arc<BoundStatement>,
+        request: &QueryRequest,
+        translation: Duration,
+    ) -> Result<QueryStream, QueryError> {
+        let plan = plan_json::planned(&PlanParts {
+            query_id: &request.query_id,
+            sql: &request.sql,
+            plan: None,
+            options: &request.options,
+            statement: &bound.shape_sql,
+            translation,
+            planning: Duration::ZERO,
+        });
+        if bound.explain != Explain::No {
+            let batch = explained(&bound.schema, &plan, None)?;
+            return Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &plan, &[]));
+        }
+        let shared = Arc::clone(bound);
+        let batches = blocking(move || {
+            let (_, batches) = shared.shape.query(&shared.shape_sql).map_err(execution_error)?;
+            batches.iter().map(|batch| super::run::conform(batch, &shared.schema)).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+        Ok(Self::immediate(Arc::clone(&bound.schema), batches, &plan, &[]))
+    }
+
+    /// EXPLAIN: the plan as text; with ANALYZE also what DuckDB measured.
+    async fn explain(
+        &self,
+        bound: &Arc<BoundStatement>,
+        request: &QueryRequest,
+        translation: Duration,
+    ) -> Result<QueryStream, QueryError> {
+        let ready = self.ready(bound, request, translation).await?;
+        let analyzed = if bound.explain == Explain::Analyze {
+            let sql = format!("EXPLAIN ANALYZE {}", ready.sql);
+            let schema = Arc::clone(&bound.schema);
+            let mut run = Run::start(Arc::clone(&ready.connection), sql, schema, None, ())?;
+            let mut batches = Vec::new();
+            while let Some(event) = run.next().await {
+                if let RunEvent::Batch(batch) = event? {
+                    batches.push(batch);
+                }
+            }
+            batches.first().map(|batch| {
+                let column = arrow::array::AsArray::as_string::<i32>(batch.column(1));
+                column.iter().flatten().collect::<Vec<_>>().join("\n")
+            })
+        } else {
+            None
+        };
+        let batch = explained(&bound.schema, &ready.plan, analyzed)?;
+        Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &ready.plan, &ready.hot))
+    }
+}
+
+/// Rows of EXPLAIN.
+fn explained(schema: &SchemaRef, plan: &Json, analyzed: Option<String>) -> Result<RecordBatch, QueryError> {
+    let text = serde_json::to_string_pretty(plan).map_err(QueryError::internal)?;
+    let mut rows = vec![("federated_plan", text)];
+    rows.extend(analyzed.map(|text| ("analyzed_plan", text)));
+    let (keys, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    RecordBatch::try_new(
+        Arc::clone(schema),
+        vec![Arc::new(StringArray::from(keys)), Arc::new(StringArray::from(values))],
+    )
+    .map_err(QueryError::internal)
+}
+
+/// Runs blocking work on a thread with a stack deep enough for the deepest admitted query.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
+) -> Result<T, QueryError> {
+    tokio::task::spawn_blocking(work).await.map_err(QueryError::internal)?
+}
+
+#[async_trait]
+impl QueryPipeline for Pipeline {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(self.inner.shape().catalog())
+    }
+
+    fn default_options(&self) -> QueryOptions {
+        self.inner.defaults.clone()
+    }
+
+    async fn prepare(&self, sql: &str) -> Result<PreparedQuery, QueryError> {
+        let (bound, _) = self.inner.bind(sql.to_owned(), None).await?;
+        Ok(PreparedQuery { schema: bound.schema, parameters: bound.parameters })
+    }
+
+    async fn plan(&self, request: QueryRequest) -> Result<PlannedQuery, QueryError> {
+        let inner = &self.inner;
+        let guard = inner.running.register(&request.query_id, request.options.timeout);
+        guard
+            .within(async {
+                let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
+                require_values(&bound)?;
+                let bound = Arc::new(bound);
+                let started = Instant::now();
+                let plan = inner.plan_bound(&bound, &request.options).await?;
+                let statement = match &plan {
+                    Some(plan) => inner.statement(&bound, plan).await?,
+                    None => bound.shape_sql.clone(),
+                };
+                let json = plan_json::planned(&PlanParts {
+                    query_id: &request.query_id,
+                    sql: &request.sql,
+                    plan: plan.as_ref(),
+                    options: &request.options,
+                    statement: &statement,
+                    translation,
+                    planning: started.elapsed(),
+                });
+                Ok(PlannedQuery { schema: Arc::clone(&bound.schema), plan: Arc::new(json), estimated_rows: -1 })
+            })
+            .await
+    }
+
+    async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
+        let inner = Arc::clone(&self.inner);
+        let guard = inner.running.register(&request.query_id, request.options.timeout);
+        let (permit, bound, translation) = guard
+            .within(async {
+                // A wrong query needs no permit to be told so.
+                let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
+                require_values(&bound)?;
+                Ok((inner.admission.acquire().await?, Arc::new(bound), translation))
+            })
+            .await?;
+        if Inner::answers_from_shape(&bound) {
+            return guard.within(inner.answer_from_shape(&bound, &request, translation)).await;
+        }
+        if bound.explain != Explain::No {
+            return guard.within(inner.explain(&bound, &request, translation)).await;
+        }
+        let ready = guard.within(ready_or_again(&inner, &bound, &request, translation)).await?;
+        let schema = Arc::clone(&bound.schema);
+        let permit = Arc::new(permit);
+        let run = start(&ready, &schema, &request.options, &permit)?;
+        let state =
+            Streaming { inner, guard, bound, request, translation, ready, run: Some(run), permit, may_retry: true };
+        Ok(QueryStream { schema, events: Box::pin(stream::unfold(state, Streaming::step)) })
+    }
+
+    fn cancel(&self, query_id: &str) -> CancelOutcome {
+        if self.inner.running.cancel(query_id) { CancelOutcome::Cancelled } else { CancelOutcome::NotFound }
+    }
+
+    fn sql_vocabulary(&self) -> Arc<SqlVocabulary> {
+        Arc::clone(&self.inner.vocabulary)
+    }
+}
+
+/// Refuses to run a statement whose parameters have no values.
+fn require_values(bound: &BoundStatement) -> Result<(), QueryError> {
+    let names: Vec<&str> = bound.parameters.fields().iter().map(|field| field.name().as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(QueryError::new(
+        super::ErrorKind::InvalidQuery,
+        format!("the statement has parameters without values: {}; prepare it and bind one row", names.join(", ")),
+    ))
+}
+
+fn start(
+    ready: &Ready,
+    schema: &SchemaRef,
+    options: &QueryOptions,
+    permit: &Arc<tokio::sync::OwnedSemaphorePermit>,
+) -> Result<Run, QueryError> {
+    let (connection, sql) = (Arc::clone(&ready.connection), ready.sql.clone());
+    Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit))
+}
+
+/// Gets a query ready; once more from a fresh file set when a file has vanished since it was listed.
+async fn ready_or_again(
+    inner: &Inner,
+    bound: &Arc<BoundStatement>,
+    request: &QueryRequest,
+    translation: Duration,
+) -> Result<Ready, QueryError> {
+    match inner.ready(bound, request, translation).await {
+        Err(error) if error.is_of_vanished_file() => {
+            inner.sources.forget_listings();
+            inner.ready(bound, request, translation).await
+        }
+        result => result,
+    }
+}
+
+/// The state of a running query. Dropping it lets go of run, permit and registration.
+struct Streaming {
+    inner: Arc<Inner>,
+    guard: QueryGuard,
+    bound: Arc<BoundStatement>,
+    request: QueryRequest,
+    translation: Duration,
+    ready: Ready,
+    /// `None` after the end.
+    run: Option<Run>,
+    permit: Arc<tokio::sync::OwnedSemaphorePermit>,
+    /// No batch was sent and no second attempt made yet.
+    may_retry: bool,
+}
+
+impl Streaming {
+    async fn step(mut self) -> Option<(Result<QueryEvent, QueryError>, Self)> {
+        loop {
+            let run = self.run.as_mut()?;
+            let event = self
+                .guard
+                .within(async {
+                    run.next().await.unwrap_or_else(|| {
+                        Err(QueryError::internal(anyhow::anyhow!("the query's thread ended without a word")))
+                    })
+                })
+                .await;
+            match event {
+                Ok(RunEvent::Batch(batch)) => {
+                    self.may_retry = false;
+                    return Some((Ok(QueryEvent::Batch(batch)), self));
+                }
+                Ok(RunEvent::End(summary)) => {
+                    self.run = None;
+                    let plan = plan_json::executed(&self.ready.plan, &self.ready.hot, &summary);
+                    tracing::info!(
+                        query_id = self.guard.query_id(),
+                        route = self.ready.plan["route"].as_str(),
+                        rows = summary.rows,
+                        execution_ms = summary.execution.as_secs_f64() * 1000.0,
+                        "query finished"
+                    );
+                    return Some((Ok(QueryEvent::End(plan)), self));
+                }
+                Err(error) if error.is_of_vanished_file() && self.may_retry => {
+                    self.may_retry = false;
+                    self.run = None;
+                    tracing::info!(query_id = self.guard.query_id(), "a file has vanished: planning again");
+                    self.inner.sources.forget_listings();
+                    let again = self.inner.ready(&self.bound, &self.request, self.translation);
+                    let started = self.guard.within(again).await.and_then(|ready| {
+                        let run = start(&ready, &self.bound.schema, &self.request.options, &self.permit)?;
+                        Ok((ready, run))
+                    });
+                    match started {
+                        Ok((ready, run)) => {
+                            self.ready = ready;
+                            self.run = Some(run);
+                        }
+                        Err(error) => return Some((Err(error), self)),
+                    }
+                }
+                Err(error) => {
+                    self.run = None;
+                    return Some((Err(error), self));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The plan as JSON (design section 7): what the translator planned, with the server's id, SQL, timings and figures.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use translator::options::QueryOptions;
+use translator::plan::FederatedPlan;
+
+use super::run::RunSummary;
+use super::sources::HotExecution;
+
+/// Everything of a plan that is known before it runs.
+#[derive(Debug, Clone)]
+pub(super) struct PlanParts<'a> {
+    pub(super) query_id: &'a str,
+    pub(super) sql: &'a str,
+    pub(super) plan: Option<&'a FederatedPlan>,
+    pub(super) options: &'a QueryOptions,
+    pub(super) statement: &'a str,
+    pub(super) translation: Duration,
+    pub(super) planning: Duration,
+}
+
+/// The plan JSON without `execution`.
+pub(super) fn planned(parts: &PlanParts<'_>) -> Json {
+    let mut json = match parts.plan {
+        Some(plan) => plan.to_json(),
+        None => json!({
+            "route": "lake",
+            "route_reason": "answered from the catalog; no source is asked",
+            "consistency": parts.options.consistency.as_str(),
+            "tiers": parts.options.tiers.iter().map(|tier| tier.as_str()).collect::<Vec<_>>(),
+            "references": [],
+            "degraded": {"is_degraded": false, "missing_tiers": [], "reasons": []},
+            "warnings": [],
+        }),
+    };
+    json["version"] = json!(1);
+    json["query_id"] = json!(parts.query_id);
+    json["sql"] = json!(parts.sql);
+    json["statement"] = json!(parts.statement);
+    json["breakers"] = json!({"postgres": "closed", "lake": "closed"});
+    json["timings_ms"] = json!({"translation": millis(parts.translation), "planning": millis(parts.planning)});
+    json
+}
+
+/// The plan JSON with `execution` filled in.
+pub(super) fn executed(planned: &Json, hot: &[HotExecution], summary: &RunSummary) -> Arc<Json> {
+    let mut json = planned.clone();
+    let mut hot = hot.iter();
+    let mut sources = Vec::new();
+    let mut read_from_postgres = 0;
+    for reference in planned["references"].as_array().map_or(&[][..], Vec::as_slice) {
+        for source in reference["sources"].as_array().map_or(&[][..], Vec::as_slice) {
+            if source["engine"] == "postgres" {
+                if let Some(hot) = hot.next() {
+                    read_from_postgres += hot.rows_scanned;
+                    sources.push(json!({"tier": "hot", "rows_scanned": hot.rows_scanned,
+                        "rows_returned": hot.rows_returned, "ms": round(hot.ms)}));
+                }
+            } else {
+                sources.push(json!({"tier": source["tier"], "rows_scanned": source["row_estimate"],
+                    "rows_returned": null, "ms": null}));
+            }
+        }
+    }
+    json["execution"] = json!({
+        "execution_ms": millis(summary.execution),
+        "streaming_ms": millis(summary.streaming),
+        "rows": summary.rows,
+        "bytes": summary.bytes,
+        "truncated": summary.truncated,
+        "sources": sources,
+        "pushdown_efficiency": efficiency(read_from_postgres, summary.rows),
+    });
+    Arc::new(json)
+}
+
+/// Rows read from PostgreSQL for each row of the result; at best 1.
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+fn efficiency(read_from_postgres: u64, rows: u64) -> f64 {
+    if read_from_postgres <= rows { 1.0 } else { round(read_from_postgres as f64 / rows.max(1) as f64) }
+}
+
+fn millis(duration: Duration) -> f64 {
+    round(duration.as_secs_f64() * 1000.0)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,243 @@
+//! A running statement: DuckDB on a thread of its own, a bounded channel, and an end by ownership.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::SchemaRef;
+use tokio::sync::mpsc;
+use translator::DATA_ERROR;
+
+use super::error::{ErrorKind, QueryError};
+use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle};
+
+/// Chunks of DuckDB (2,048 rows) are put together until they hold about this many bytes.
+const BATCH_BYTES: usize = 1 << 20;
+/// Batches that may wait for a slow client.
+const WAITING_BATCHES: usize = 4;
+/// DuckDB forgets an interrupt that comes before its statement starts, so it is repeated at this interval.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What a run sends.
+#[derive(Debug)]
+pub(super) enum RunEvent {
+    Batch(RecordBatch),
+    /// The regular end.
+    End(RunSummary),
+}
+
+/// Figures of a finished run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RunSummary {
+    /// Until the first batch.
+    pub(super) execution: Duration,
+    /// From then to the end, the client's speed included.
+    pub(super) streaming: Duration,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) truncated: bool,
+}
+
+/// A running statement. Dropping it interrupts DuckDB and ends the thread.
+#[derive(Debug)]
+pub(super) struct Run {
+    receiver: mpsc::Receiver<Result<RunEvent, QueryError>>,
+    interrupt: InterruptHandle,
+    stop: Arc<AtomicBool>,
+    finished: Arc<AtomicBool>,
+}
+
+impl Run {
+    /// Starts `sql` on a thread. `keep` lives as long as the thread works: permits.
+    pub(super) fn start<K: Send + 'static>(
+        connection: Arc<Connection>,
+        sql: String,
+        schema: SchemaRef,
+        max_rows: Option<u64>,
+        keep: K,
+    ) -> Result<Self, QueryError> {
+        let (sender, receiver) = mpsc::channel(WAITING_BATCHES);
+        let interrupt = connection.interrupt_handle();
+        let stop = Arc::new(AtomicBool::new(false));
+        let finished = Arc::new(AtomicBool::new(false));
+        let run = Self { receiver, interrupt, stop: Arc::clone(&stop), finished: Arc::clone(&finished) };
+        let worker = Worker { connection, schema, max_rows, sender, stop };
+        std::thread::Builder::new()
+            .name("duckdb-query".to_owned())
+            .spawn(move || {
+                let sender = worker.sender.clone();
+                // A panic is this query's failure and nothing else's.
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.work(&sql)))
+                    .unwrap_or_else(|_| Err(QueryError::internal(anyhow::anyhow!("the query's thread panicked"))));
+                finished.store(true, Ordering::Release);
+                drop(keep);
+                if let Err(error) = outcome {
+                    // Nobody to tell when the client has gone.
+                    let _gone = sender.blocking_send(Err(error));
+                }
+            })
+            .map_err(QueryError::internal)?;
+        Ok(run)
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Result<RunEvent, QueryError>> {
+        self.receiver.recv().await
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if self.finished.load(Ordering::Acquire) {
+            return;
+        }
+        self.interrupt.interrupt();
+        let (interrupt, finished) = (self.interrupt.clone(), Arc::clone(&self.finished));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                while !finished.load(Ordering::Acquire) {
+                    interrupt.interrupt();
+                    tokio::time::sleep(INTERRUPT_INTERVAL).await;
+                }
+            });
+        }
+    }
+}
+
+struct Worker {
+    connection: Arc<Connection>,
+    schema: SchemaRef,
+    max_rows: Option<u64>,
+    sender: mpsc::Sender<Result<RunEvent, QueryError>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn work(self, sql: &str) -> Result<(), QueryError> {
+        let started = Instant::now();
+        let mut summary = RunSummary::default();
+        let mut first = None;
+        let mut stream = self.connection.stream(sql).map_err(execution_error)?;
+        let mut pending = Pending::default();
+        let mut left = self.max_rows.unwrap_or(u64::MAX);
+        loop {
+            if self.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let Some(chunk) = stream.next().map_err(execution_error)? else { break };
+            if left == 0 {
+                summary.truncated = true;
+                break;
+            }
+            let rows = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.num_rows());
+            summary.truncated |= rows < chunk.num_rows();
+            left -= rows as u64;
+            pending.push(conform(&chunk.slice(0, rows), &self.schema)?);
+            // The first rows go out as soon as they are there.
+            if first.is_none() || pending.bytes >= BATCH_BYTES {
+                first.get_or_insert_with(Instant::now);
+                if !self.send(&mut pending, &mut summary)? {
+                    return Ok(());
+                }
+            }
+            if summary.truncated {
+                break;
+            }
+        }
+        drop(stream);
+        if !self.send(&mut pending, &mut summary)? {
+            return Ok(());
+        }
+        let first = first.unwrap_or_else(Instant::now);
+        summary.execution = first - started;
+        summary.streaming = first.elapsed();
+        // The client may have gone; then nobody asks.
+        let _gone = self.sender.blocking_send(Ok(RunEvent::End(summary)));
+        Ok(())
+    }
+
+    /// Sends what is pending; false when the client has gone.
+    fn send(&self, pending: &mut Pending, summary: &mut RunSummary) -> Result<bool, QueryError> {
+        let Some(batch) = pending.take(&self.schema)? else { return Ok(true) };
+        summary.rows += batch.num_rows() as u64;
+        summary.bytes += batch.get_array_memory_size() as u64;
+        Ok(self.sender.blocking_send(Ok(RunEvent::Batch(batch))).is_ok())
+    }
+}
+
+/// Chunks that wait to become one batch.
+#[derive(Default)]
+struct Pending {
+    chunks: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn push(&mut self, chunk: RecordBatch) {
+        self.bytes += chunk.get_array_memory_size();
+        self.chunks.push(chunk);
+    }
+
+    fn take(&mut self, schema: &SchemaRef) -> Result<Option<RecordBatch>, QueryError> {
+        self.bytes = 0;
+        let chunks = std::mem::take(&mut self.chunks);
+        match chunks.len() {
+            0 => Ok(None),
+            1 => Ok(chunks.into_iter().next()),
+            _ => concat_batches(schema, &chunks).map(Some).map_err(QueryError::internal),
+        }
+    }
+}
+
+/// A chunk with exactly the schema that the client was promised.
+pub(super) fn conform(chunk: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
+    if chunk.num_columns() != schema.fields().len() {
+        return Err(QueryError::internal(anyhow::anyhow!(
+            "the statement has {} columns, the bound query {}",
+            chunk.num_columns(),
+            schema.fields().len()
+        )));
+    }
+    let columns = chunk
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| {
+            if column.data_type() == field.data_type() {
+                Ok(Arc::clone(column))
+            } else {
+                cast(column, field.data_type())
+            }
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(QueryError::internal)?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(chunk.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(QueryError::internal)
+}
+
+/// An error of DuckDB while it runs a statement of ours.
+pub(super) fn execution_error(error: DuckError) -> QueryError {
+    let kind = match error.kind {
+        DuckErrorKind::Value => match error.text().split_once(DATA_ERROR) {
+            Some((_, message)) => return QueryError::new(ErrorKind::Misconfigured, message.to_owned()),
+            None => ErrorKind::InvalidQuery,
+        },
+        DuckErrorKind::OutOfMemory => {
+            return QueryError::new(ErrorKind::LimitExceeded, format!("memory_limit: {}", error.text()));
+        }
+        DuckErrorKind::Interrupted => ErrorKind::Cancelled,
+        DuckErrorKind::Io => {
+            let text = error.text();
+            let vanished = text.contains("No such file") || text.contains("404") || text.contains("No files found");
+            let unavailable = QueryError::new(ErrorKind::Unavailable, format!("the lake can't be read: {text}"));
+            return if vanished { unavailable.of_vanished_file() } else { unavailable };
+        }
+        // The query was bound before: what fails now is ours.
+        DuckErrorKind::Binder | DuckErrorKind::Parser | DuckErrorKind::Permission | DuckErrorKind::Other => {
+            return QueryError::internal(error);
+        }
+    };
+    QueryError::new(kind, error.text())
+}

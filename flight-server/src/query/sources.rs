@@ -1,0 +1,392 @@
+//! Facts and rows from the sources, in the order that makes an answer right (design section 3.1).
+//!
+//! ```text
+//! known listing ── snapshot ──┬─ dirty ids ─▶ temporary tables
+//!                             └─ listing  ── equal to the known one? ── no: new snapshot, list again
+//! footers ── plan ── hot rows ─▶ temporary tables ── end of the snapshot
+//! ```
+//!
+//! A flush publishes its files before it marks rows flushed. So a row that isn't dirty in the snapshot has its file in a
+//! listing made afterwards; and when that listing equals one made before, no file is newer than the snapshot either.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::{Stream, StreamExt};
+use translator::Query;
+use translator::catalog::Entity;
+use translator::emit::{dirty_table, hot_table};
+use translator::lake::LakeFile;
+use translator::options::{Consistency, QueryOptions, Tier};
+use translator::plan::FederatedPlan;
+use translator::planner::{Facts, PlanError, plan};
+use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_sql};
+
+use super::error::{ErrorKind, QueryError};
+use crate::config::LakeCatalog;
+use crate::engine::create_temporary_table;
+use crate::engine::duckdb::{Connection, DuckError};
+use crate::lake::{Lake, LakeError, LakeErrorKind, Listing};
+use crate::postgres::{PostgresError, PostgresErrorKind, PostgresSource, Snapshot, dirty_ids_schema, hot_schema};
+
+/// New snapshots are taken this often when files keep arriving.
+const SNAPSHOT_ATTEMPTS: usize = 6;
+
+/// Both sources of one installation.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) postgres: PostgresSource,
+    pub(super) lake: Lake,
+    pub(super) lake_catalog: LakeCatalog,
+    pub(super) tables: TableNames,
+    /// The last listing of each entity, by `schema_id`.
+    known: Mutex<HashMap<i16, Listing>>,
+}
+
+/// What one source delivered, for the plan's `execution`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HotExecution {
+    pub(super) rows_scanned: u64,
+    pub(super) rows_returned: u64,
+    pub(super) ms: f64,
+}
+
+/// A plan whose hot rows wait in the connection's temporary tables.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) plan: FederatedPlan,
+    /// One entry a reference that reads the hot tier.
+    pub(super) hot: Vec<HotExecution>,
+}
+
+impl Sources {
+    pub(super) fn new(postgres: PostgresSource, lake: Lake, lake_catalog: LakeCatalog, tables: TableNames) -> Self {
+        Self { postgres, lake, lake_catalog, tables, known: Mutex::default() }
+    }
+
+    /// Plans a query; reads no row.
+    pub(super) async fn plan(&self, query: &Query, options: &QueryOptions) -> Result<FederatedPlan, QueryError> {
+        let entities = entities(query);
+        let mut facts = Facts::default();
+        let snapshot = self.begin(&entities, options, &mut facts).await?;
+        if let Some(mut snapshot) = snapshot {
+            if options.tiers.contains(Tier::Hot) {
+                for entity in &entities {
+                    let sql = dirty_count_sql(&self.tables, entity.schema_id);
+                    let count = snapshot.count(&sql).await.map_err(postgres_error)?;
+                    facts.dirty_rows.insert(entity.schema_id, count);
+                }
+            }
+            self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
+            snapshot.finish().await.map_err(postgres_error)?;
+        }
+        if self.lists(options) {
+            if let Some(listings) = self.list_all(&entities, options, &mut facts).await? {
+                self.files_of_listings(listings, options, &mut facts).await?;
+            }
+        }
+        plan(query, &facts, options, &self.tables).map_err(plan_error)
+    }
+
+    /// Plans a query and loads its dirty ids and hot rows into temporary tables of `connection`.
+    pub(super) async fn load(
+        &self,
+        query: &Query,
+        options: &QueryOptions,
+        connection: &Arc<Connection>,
+    ) -> Result<Loaded, QueryError> {
+        let entities = entities(query);
+        let mut facts = Facts::default();
+        let mut snapshot = self.begin(&entities, options, &mut facts).await?;
+        let mut before = if self.lists(options) && snapshot.is_some() { self.known_listings(&entities) } else { None };
+        for attempt in 1.. {
+            let ids = async {
+                match &mut snapshot {
+                    Some(snapshot) if options.tiers.contains(Tier::Hot) => {
+                        self.load_dirty_ids(&entities, snapshot, connection).await
+                    }
+                    _ => Ok(BTreeMap::new()),
+                }
+            };
+            let listed = async {
+                if self.lists(options) { self.list_all(&entities, options, &mut facts).await } else { Ok(None) }
+            };
+            let (dirty_rows, listings) = futures::join!(ids, listed);
+            facts.dirty_rows = dirty_rows?;
+            let listings = listings?;
+            let settled = snapshot.is_none() || listings.is_none() || before == listings;
+            if settled || attempt == SNAPSHOT_ATTEMPTS {
+                if !settled {
+                    facts.warnings.push(
+                        "files kept arriving while the snapshot was taken: the answer may mix two moments; the manifest \
+                         catalog avoids this"
+                            .to_owned(),
+                    );
+                }
+                if let Some(listings) = listings {
+                    self.files_of_listings(listings, options, &mut facts).await?;
+                }
+                break;
+            }
+            before = listings;
+            snapshot = self.begin(&entities, options, &mut facts).await?;
+        }
+        if let Some(snapshot) = &mut snapshot {
+            self.files_of_manifest(&entities, snapshot, options, &mut facts).await?;
+        }
+        let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
+        let mut hot = Vec::new();
+        if let Some(mut snapshot) = snapshot {
+            for (index, reference) in plan.references.iter().enumerate() {
+                let Some(source) = &reference.hot else { continue };
+                let started = Instant::now();
+                let schema = hot_schema(&reference.entity, &source.statement.columns);
+                let statement = &source.statement;
+                let mut rows = snapshot
+                    .hot_rows(&statement.sql, &reference.entity, &statement.columns)
+                    .await
+                    .map_err(postgres_error)?;
+                append_all(connection, hot_table(index), schema, &mut rows).await?;
+                let summary = rows.summary();
+                if summary.inconsistent_rows > 0 {
+                    plan.warnings.push(format!(
+                        "{}: {} dirty rows have no {} row and were left out",
+                        reference.entity.name, summary.inconsistent_rows, self.tables.entity_main
+                    ));
+                }
+                hot.push(HotExecution {
+                    rows_scanned: summary.rows_scanned,
+                    rows_returned: summary.rows_returned,
+                    ms: started.elapsed().as_secs_f64() * 1000.0,
+                });
+            }
+            snapshot.finish().await.map_err(postgres_error)?;
+        }
+        Ok(Loaded { plan, hot })
+    }
+
+    /// Forgets what is known of the file set: a file has vanished.
+    pub(super) fn forget_listings(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn lists(&self, options: &QueryOptions) -> bool {
+        options.tiers.any_lake() && self.lake_catalog == LakeCatalog::Listing
+    }
+
+    /// Opens a snapshot when the query needs PostgreSQL; `None` also when PostgreSQL is down and the options give leave.
+    async fn begin(
+        &self,
+        entities: &[Arc<Entity>],
+        options: &QueryOptions,
+        facts: &mut Facts,
+    ) -> Result<Option<Snapshot>, QueryError> {
+        let manifest = options.tiers.any_lake() && self.lake_catalog == LakeCatalog::Manifest;
+        if entities.is_empty() || !(options.tiers.contains(Tier::Hot) || manifest) {
+            return Ok(None);
+        }
+        match self.postgres.begin().await {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(error)
+                if error.kind() == PostgresErrorKind::Unavailable
+                    && options.consistency == Consistency::Eventual
+                    && options.tiers.any_lake()
+                    && !manifest =>
+            {
+                tracing::warn!(%error, "PostgreSQL is unavailable: answering from files alone");
+                facts.degraded.missing_tiers.push(Tier::Hot);
+                facts.degraded.reasons.push("PostgreSQL is unavailable".to_owned());
+                facts.warnings.push(
+                    "PostgreSQL is unavailable: rows that were not flushed are missing, deleted rows may reappear"
+                        .to_owned(),
+                );
+                Ok(None)
+            }
+            Err(error) => Err(postgres_error(error)),
+        }
+    }
+
+    /// Files of the manifest, in the query's own snapshot.
+    async fn files_of_manifest(
+        &self,
+        entities: &[Arc<Entity>],
+        snapshot: &mut Snapshot,
+        options: &QueryOptions,
+        facts: &mut Facts,
+    ) -> Result<(), QueryError> {
+        if !options.tiers.any_lake() || self.lake_catalog != LakeCatalog::Manifest {
+            return Ok(());
+        }
+        for entity in entities {
+            let files = snapshot.manifest(entity.schema_id).await.map_err(postgres_error)?;
+            facts.files.insert(entity.schema_id, files);
+        }
+        Ok(())
+    }
+
+    /// Lists every entity; `None` when the lake is down and the options give leave.
+    async fn list_all(
+        &self,
+        entities: &[Arc<Entity>],
+        options: &QueryOptions,
+        facts: &mut Facts,
+    ) -> Result<Option<BTreeMap<i16, Listing>>, QueryError> {
+        let lists = entities.iter().map(|entity| async { Ok((entity.schema_id, self.lake.list(entity).await?)) });
+        match futures::future::try_join_all(lists).await {
+            Ok(listings) => {
+                let listings: BTreeMap<i16, Listing> = listings.into_iter().collect();
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.extend(listings.iter().map(|(schema_id, listing)| (*schema_id, listing.clone())));
+                Ok(Some(listings))
+            }
+            Err(error) => self.lake_is_down(error, options, facts).map(|()| None),
+        }
+    }
+
+    /// The listings that are known of all these entities.
+    fn known_listings(&self, entities: &[Arc<Entity>]) -> Option<BTreeMap<i16, Listing>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        entities.iter().map(|entity| Some((entity.schema_id, known.get(&entity.schema_id)?.clone()))).collect()
+    }
+
+    async fn files_of_listings(
+        &self,
+        listings: BTreeMap<i16, Listing>,
+        options: &QueryOptions,
+        facts: &mut Facts,
+    ) -> Result<(), QueryError> {
+        for (schema_id, mut listing) in listings {
+            let files: Vec<LakeFile> = loop {
+                match self.lake.files(&listing).await {
+                    Ok(files) => break files,
+                    Err(error) => match error.kind() {
+                        LakeErrorKind::Corrupt { path } if options.allow_partial => {
+                            let path = path.clone();
+                            tracing::warn!(%error, "leaving a corrupt file out");
+                            facts.degraded.reasons.push(format!("the file `{path}` can't be read"));
+                            facts.warnings.push(format!("the file `{path}` can't be read and was left out"));
+                            listing.files.retain(|file| file.path != path);
+                        }
+                        _ => {
+                            self.lake_is_down(error, options, facts)?;
+                            return Ok(());
+                        }
+                    },
+                }
+            };
+            facts.files.insert(schema_id, files);
+        }
+        Ok(())
+    }
+
+    /// Degrades to the hot tier when the options give leave.
+    fn lake_is_down(&self, error: LakeError, options: &QueryOptions, facts: &mut Facts) -> Result<(), QueryError> {
+        if *error.kind() != LakeErrorKind::Unavailable || !options.allow_partial || !options.tiers.contains(Tier::Hot) {
+            return Err(lake_error(error));
+        }
+        if facts.degraded.missing_tiers.contains(&Tier::Hot) {
+            return Err(
+                QueryError::new(ErrorKind::Unavailable, "PostgreSQL and the lake are unavailable").with_source(error)
+            );
+        }
+        tracing::warn!(%error, "the lake is unavailable: answering from the hot tier alone");
+        facts.files.clear();
+        if facts.degraded.missing_tiers.is_empty() {
+            facts.degraded.missing_tiers.extend([Tier::Warm, Tier::Cold]);
+            facts.degraded.reasons.push("the lake is unavailable".to_owned());
+            facts
+                .warnings
+                .push("the lake is unavailable: only rows that are dirty in PostgreSQL are in the answer".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn load_dirty_ids(
+        &self,
+        entities: &[Arc<Entity>],
+        snapshot: &mut Snapshot,
+        connection: &Arc<Connection>,
+    ) -> Result<BTreeMap<i16, u64>, QueryError> {
+        let mut counts = BTreeMap::new();
+        for entity in entities {
+            let sql = dirty_ids_sql(&self.tables, entity.schema_id);
+            let mut ids = snapshot.dirty_ids(&sql).await.map_err(postgres_error)?;
+            append_all(connection, dirty_table(entity.schema_id), dirty_ids_schema(), &mut ids).await?;
+            counts.insert(entity.schema_id, ids.total());
+        }
+        Ok(counts)
+    }
+}
+
+/// Appends a stream of batches to a new temporary table. DuckDB works on a thread of its own, while the next batch comes.
+async fn append_all<S>(
+    connection: &Arc<Connection>,
+    table: String,
+    schema: SchemaRef,
+    batches: &mut S,
+) -> Result<(), QueryError>
+where
+    S: Stream<Item = Result<RecordBatch, PostgresError>> + Unpin,
+{
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<RecordBatch>(4);
+    let connection = Arc::clone(connection);
+    let appender = tokio::task::spawn_blocking(move || -> Result<(), DuckError> {
+        create_temporary_table(&connection, &table, &schema)?;
+        while let Some(batch) = receiver.blocking_recv() {
+            connection.append(&table, &batch)?;
+        }
+        Ok(())
+    });
+    while let Some(batch) = batches.next().await {
+        if sender.send(batch.map_err(postgres_error)?).await.is_err() {
+            // The appender has failed and says why below.
+            break;
+        }
+    }
+    drop(sender);
+    appender.await.map_err(QueryError::internal)?.map_err(super::run::execution_error)
+}
+
+/// Entities of a query, each once.
+fn entities(query: &Query) -> Vec<Arc<Entity>> {
+    let mut seen = BTreeSet::new();
+    let references = query.references.iter().filter(|reference| seen.insert(reference.entity.schema_id));
+    references.map(|reference| Arc::clone(&reference.entity)).collect()
+}
+
+pub(super) fn postgres_error(error: PostgresError) -> QueryError {
+    let (kind, hint) = match error.kind() {
+        PostgresErrorKind::Unavailable => {
+            (ErrorKind::Unavailable, "; with consistency = eventual the files alone answer")
+        }
+        PostgresErrorKind::Misconfigured | PostgresErrorKind::Data => (ErrorKind::Misconfigured, ""),
+        PostgresErrorKind::StatementTimeout => (ErrorKind::DeadlineExceeded, "; raise postgres.statement_timeout"),
+        PostgresErrorKind::Internal => return QueryError::internal(error),
+    };
+    QueryError::new(kind, format!("{error}{hint}")).with_source(error)
+}
+
+pub(super) fn lake_error(error: LakeError) -> QueryError {
+    let vanished = matches!(error.kind(), LakeErrorKind::NotFound { .. });
+    let (kind, hint) = match error.kind() {
+        LakeErrorKind::Unavailable => (ErrorKind::Unavailable, "; with allow_partial = true the hot rows alone answer"),
+        LakeErrorKind::Corrupt { .. } => (ErrorKind::Unavailable, "; with allow_partial = true it is left out"),
+        LakeErrorKind::NotFound { .. } => (ErrorKind::Unavailable, ""),
+        LakeErrorKind::Misconfigured => (ErrorKind::Misconfigured, ""),
+    };
+    let error = QueryError::new(kind, format!("{error}{hint}")).with_source(error);
+    if vanished { error.of_vanished_file() } else { error }
+}
+
+fn plan_error(error: PlanError) -> QueryError {
+    let kind = match error {
+        PlanError::TooManyRows { .. } => ErrorKind::LimitExceeded,
+        PlanError::MissingColumn { .. } | PlanError::WrongType { .. } | PlanError::UnreadableName { .. } => {
+            ErrorKind::Misconfigured
+        }
+    };
+    QueryError::new(kind, error.to_string())
+}

@@ -1,0 +1,708 @@
+//! From an admitted tree to references: which tables a query mentions, which columns it needs of each, and which
+//! conditions speak of one reference alone.
+//!
+//! Name resolution follows DuckDB's rules as far as it is certain. Where it isn't (an unqualified name beside a source
+//! of unknown columns), the columns count as needed and no condition is taken: DuckDB, which runs the user's own
+//! expressions, decides. Every entity mention becomes a [`Reference`], and its node in the tree a placeholder that
+//! [`Query::render`] fills in.
+
+mod pages;
+mod scope;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use crate::admit::unknown_table;
+use crate::catalog::{CATALOG_NAME, Catalog, Column, Entity, SCHEMA_NAME};
+use crate::error::TranslateError;
+use crate::predicate::Conjunct;
+use crate::tree::{array, array_mut, ctes, fields, is_star, location, text};
+use scope::{CteScope, FromItem, PushRule, Scopes, Source};
+
+/// A bound query: the tree with placeholders, and what it refers to.
+#[derive(Debug, Clone)]
+pub struct Query {
+    node: Json,
+    /// Parameter names in DuckDB's order.
+    pub parameters: Vec<String>,
+    /// Mentions of entities, in order of appearance.
+    pub references: Vec<Reference>,
+    /// Mentions of `information_schema` and `system` tables, in order of appearance.
+    pub system_tables: Vec<SystemTable>,
+    /// Every name that the query uses as a table, lower case: generated relations must avoid them.
+    names: HashSet<String>,
+    pub form: StatementForm,
+}
+
+/// What kind of statement the query is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StatementForm {
+    Select,
+    /// SHOW TABLES: answered from the catalog.
+    ShowTables,
+    /// DESCRIBE: answered from the catalog.
+    Describe,
+    /// SUMMARIZE: reads rows.
+    Summarize,
+}
+
+/// One mention of an entity.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    pub entity: Arc<Entity>,
+    /// The name that the query calls it by.
+    pub alias: String,
+    /// Columns the query needs. `row_id` is offered in any case.
+    pub columns: BTreeSet<Column>,
+    /// Conditions that every row of this reference must meet to matter.
+    pub conjuncts: Vec<Conjunct>,
+    /// Why conditions of the query aren't among [`Reference::conjuncts`].
+    pub kept_back: Vec<String>,
+}
+
+/// A table of metadata that the server itself fills.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SystemTable {
+    /// `information_schema` or `system`.
+    pub schema: String,
+    pub table: String,
+}
+
+/// What stands in the tree for a table reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placeholder {
+    /// Index into [`Query::references`].
+    Reference(usize),
+    /// Index into [`Query::system_tables`].
+    System(usize),
+}
+
+/// A table name for a placeholder; empty parts are left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QualifiedName {
+    pub catalog: String,
+    pub schema: String,
+    pub table: String,
+}
+
+/// Tables of `information_schema` that are answered.
+pub const INFORMATION_SCHEMA_TABLES: [&str; 3] = ["tables", "columns", "schemata"];
+/// Tables of the `system` schema (design section 8).
+pub const SYSTEM_TABLES: [&str; 1] = ["options"];
+
+const PLACEHOLDER: &str = "tc_placeholder";
+const STAR_ITEMS: &str = "tc_star_items";
+
+/// Binds an admitted tree.
+pub(crate) fn bind(mut node: Json, parameters: Vec<String>, catalog: &Catalog) -> Result<Query, TranslateError> {
+    let form = form(&node);
+    let mut binder = Binder {
+        catalog,
+        references: Vec::new(),
+        system_tables: Vec::new(),
+        names: HashSet::new(),
+        uses_natural: None,
+    };
+    binder.query(&mut node, &CteScope::default(), &Scopes::none())?;
+    binder.exclude_hidden(&mut node)?;
+    let Binder { references, system_tables, names, .. } = binder;
+    let references = references.into_iter().map(|(reference, _)| reference).collect();
+    Ok(Query { node, parameters, references, system_tables, names, form })
+}
+
+fn form(node: &Json) -> StatementForm {
+    let table = &node["from_table"];
+    match (text(&table["type"]), text(&table["show_type"])) {
+        ("SHOW_REF", "DESCRIBE") => StatementForm::Describe,
+        ("SHOW_REF", "SUMMARY") => StatementForm::Summarize,
+        ("SHOW_REF", _) => StatementForm::ShowTables,
+        _ => StatementForm::Select,
+    }
+}
+
+impl Query {
+    /// The tree with table names filled in.
+    pub fn render(&self, name: &dyn Fn(Placeholder) -> QualifiedName) -> Json {
+        let mut node = self.node.clone();
+        fill(&mut node, name);
+        node
+    }
+
+    /// Whether any reference needs `_tier` or `_deleted_at`.
+    pub fn uses_hidden_columns(&self) -> bool {
+        self.references.iter().any(|reference| reference.columns.iter().any(|column| column.is_hidden()))
+    }
+
+    /// A name for a generated relation that no name of the query collides with.
+    pub(crate) fn free_name(&self, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
+        while self.names.contains(&name.to_ascii_lowercase()) {
+            name.push('_');
+        }
+        name
+    }
+}
+
+fn fill(node: &mut Json, name: &dyn Fn(Placeholder) -> QualifiedName) {
+    match node {
+        Json::Object(map) => {
+            if let Some(placeholder) = map.get(PLACEHOLDER).cloned() {
+                map.remove(PLACEHOLDER);
+                let index = placeholder[1].as_u64().and_then(|index| usize::try_from(index).ok()).unwrap_or_default();
+                let placeholder =
+                    if placeholder[0] == "system" { Placeholder::System(index) } else { Placeholder::Reference(index) };
+                let QualifiedName { catalog, schema, table } = name(placeholder);
+                map.insert("catalog_name".to_owned(), json!(catalog));
+                map.insert("schema_name".to_owned(), json!(schema));
+                map.insert("table_name".to_owned(), json!(table));
+                return;
+            }
+            map.values_mut().for_each(|value| fill(value, name));
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| fill(item, name)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+/// Facts of a reference that only matter while binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BindState {
+    /// `FROM flights f(a, b)`: the query's names aren't the entity's.
+    renamed: bool,
+}
+
+struct Binder<'a> {
+    catalog: &'a Catalog,
+    references: Vec<(Reference, BindState)>,
+    system_tables: Vec<SystemTable>,
+    names: HashSet<String>,
+    /// Place of a NATURAL JOIN, which compares all columns of equal names.
+    uses_natural: Option<Option<usize>>,
+}
+
+/// Output column names of a query; `None` when they aren't known.
+type Output = Option<Vec<String>>;
+
+impl Binder<'_> {
+    fn query(&mut self, node: &mut Json, outer_ctes: &CteScope, scopes: &Scopes<'_>) -> Result<Output, TranslateError> {
+        let ctes = self.with_clause(node, outer_ctes, scopes)?;
+        match text(&node["type"]) {
+            "SELECT_NODE" => self.select(node, &ctes, scopes),
+            "SET_OPERATION_NODE" => {
+                let mut output = None;
+                for side in ["left", "right"] {
+                    if node[side].is_object() {
+                        let side_output = self.query(&mut node[side], &ctes, scopes)?;
+                        output = output.or(side_output);
+                    }
+                }
+                for child in array_mut(&mut node["children"]) {
+                    let child_output = self.query(child, &ctes, scopes)?;
+                    output = output.or(child_output);
+                }
+                if text(&node["setop_type"]) == "UNION_BY_NAME" {
+                    output = None;
+                }
+                self.walk(&mut node["modifiers"], &ctes, scopes)?;
+                Ok(output)
+            }
+            _ => {
+                // A recursive WITH: its own name is a source of unknown columns inside.
+                let own = text(&node["cte_name"]).to_owned();
+                let ctes = ctes.with(&own, None);
+                let output = self.query(&mut node["left"], &ctes, scopes)?;
+                self.query(&mut node["right"], &ctes, scopes)?;
+                Ok(output)
+            }
+        }
+    }
+
+    fn with_clause(
+        &mut self,
+        node: &mut Json,
+        outer: &CteScope,
+        scopes: &Scopes<'_>,
+    ) -> Result<CteScope, TranslateError> {
+        let mut scope = outer.clone();
+        let names: Vec<String> = ctes(node).map(|(name, _)| name.to_owned()).collect();
+        self.names.extend(names.iter().map(|name| name.to_ascii_lowercase()));
+        for (index, name) in names.iter().enumerate() {
+            let cte = &mut node["cte_map"]["map"][index]["value"];
+            let output = self.query(&mut cte["query"]["node"], &scope, scopes)?;
+            let output = renamed(output, &cte["aliases"]);
+            scope = scope.with(name, output);
+        }
+        Ok(scope)
+    }
+
+    fn select(&mut self, node: &mut Json, ctes: &CteScope, outer: &Scopes<'_>) -> Result<Output, TranslateError> {
+        let mut items = Vec::new();
+        self.from(&mut node["from_table"], ctes, outer, &mut items)?;
+        if !crate::tree::is_vacant(&node["sample"]) {
+            // A sample is drawn before the filter.
+            items.iter_mut().for_each(|item| item.push = PushRule::Never("the FROM clause is sampled"));
+        }
+        let scopes = outer.inner(&items);
+        for clause in ["select_list", "where_clause", "group_expressions", "having", "qualify", "modifiers"] {
+            self.walk(&mut node[clause], ctes, &scopes)?;
+        }
+        self.take_conjuncts(&node["where_clause"], &items, &|item| item.push);
+        let output = output_of(node, &items);
+        pages::add_tie_breaks(node, &items, output.as_ref().map(Vec::len));
+        Ok(output)
+    }
+
+    /// Binds a FROM clause and appends its sources in order.
+    fn from(
+        &mut self,
+        table: &mut Json,
+        ctes: &CteScope,
+        outer: &Scopes<'_>,
+        items: &mut Vec<FromItem>,
+    ) -> Result<(), TranslateError> {
+        match text(&table["type"]) {
+            "EMPTY" => Ok(()),
+            "BASE_TABLE" => {
+                let item = self.base_table(table, ctes)?;
+                items.push(item);
+                Ok(())
+            }
+            "SUBQUERY" => {
+                // A subquery in FROM may be lateral: it sees the sources to its left.
+                let output = self.query(&mut table["subquery"]["node"], ctes, &outer.inner(items))?;
+                self.push_derived(table, output, items);
+                Ok(())
+            }
+            "EXPRESSION_LIST" => {
+                self.walk(&mut table["values"], ctes, &outer.inner(items))?;
+                let width = array(&table["values"]).first().map_or(0, |row| array(row).len());
+                let output = (0..width).map(|index| format!("col{index}")).collect();
+                self.push_derived(table, Some(output), items);
+                Ok(())
+            }
+            "TABLE_FUNCTION" => {
+                self.walk(&mut table["function"]["children"], ctes, &outer.inner(items))?;
+                let name = text(&table["function"]["function_name"]).to_owned();
+                let ordinality = text(&table["with_ordinality"]) == "WITH_ORDINALITY";
+                // `unnest` of a struct makes a column a field.
+                let output = (!ordinality && !name.eq_ignore_ascii_case("unnest")).then(|| vec![name.clone()]);
+                if text(&table["alias"]).is_empty() {
+                    items.push(FromItem::derived(&name, renamed(output, &table["column_name_alias"])));
+                } else {
+                    self.push_derived(table, output, items);
+                }
+                Ok(())
+            }
+            "JOIN" => self.join(table, ctes, outer, items),
+            "PIVOT" => {
+                let mut sources = Vec::new();
+                self.from(&mut table["source"], ctes, outer, &mut sources)?;
+                self.need_all(&sources);
+                let scopes = outer.inner(&sources);
+                self.walk(&mut table["aggregates"], ctes, &scopes)?;
+                self.walk(&mut table["pivots"], ctes, &scopes)?;
+                self.push_derived(table, None, items);
+                Ok(())
+            }
+            _ => {
+                // SHOW, DESCRIBE, SUMMARIZE.
+                if table["query"].is_object() {
+                    self.query(&mut table["query"], ctes, outer)?;
+                }
+                self.push_derived(table, None, items);
+                Ok(())
+            }
+        }
+    }
+
+    fn push_derived(&mut self, table: &Json, output: Output, items: &mut Vec<FromItem>) {
+        let alias = text(&table["alias"]);
+        self.names.insert(alias.to_ascii_lowercase());
+        items.push(FromItem::derived(alias, renamed(output, &table["column_name_alias"])));
+    }
+
+    fn base_table(&mut self, table: &mut Json, ctes: &CteScope) -> Result<FromItem, TranslateError> {
+        let (catalog, schema) = (text(&table["catalog_name"]).to_owned(), text(&table["schema_name"]).to_owned());
+        let name = text(&table["table_name"]).to_owned();
+        let alias = match text(&table["alias"]) {
+            "" => name.clone(),
+            alias => alias.to_owned(),
+        };
+        self.names.insert(name.to_ascii_lowercase());
+        self.names.insert(alias.to_ascii_lowercase());
+        let is = |text: &str, wanted: &str| text.eq_ignore_ascii_case(wanted);
+        if catalog.is_empty() && schema.is_empty() {
+            if let Some(output) = ctes.get(&name) {
+                return Ok(FromItem::derived(&alias, renamed(output.clone(), &table["column_name_alias"])));
+            }
+        }
+        let own_catalog = catalog.is_empty() || is(&catalog, CATALOG_NAME);
+        let system_schema = own_catalog
+            .then(|| {
+                [("information_schema", &INFORMATION_SCHEMA_TABLES[..]), ("system", &SYSTEM_TABLES[..])]
+                    .into_iter()
+                    .find(|(own, tables)| is(&schema, own) && tables.iter().any(|table| is(&name, table)))
+            })
+            .flatten();
+        if let Some((schema, _)) = system_schema {
+            let index = self.system_tables.len();
+            self.system_tables.push(SystemTable { schema: schema.to_owned(), table: name.to_ascii_lowercase() });
+            table["alias"] = json!(alias);
+            table[PLACEHOLDER] = json!(["system", index]);
+            return Ok(FromItem::derived(&alias, None));
+        }
+        // `thermocline.flights` names the catalog and leaves the schema out.
+        let own_schema =
+            schema.is_empty() || is(&schema, SCHEMA_NAME) || (catalog.is_empty() && is(&schema, CATALOG_NAME));
+        let Some(entity) = (own_catalog && own_schema).then(|| self.catalog.entity(&name)).flatten() else {
+            return Err(unknown_table(table, self.catalog.entities().iter().map(|entity| entity.name.as_str())));
+        };
+        let index = self.references.len();
+        let is_renamed = !array(&table["column_name_alias"]).is_empty();
+        let names: Vec<String> = entity.public_columns().map(|column| entity.column_name(column).to_owned()).collect();
+        let sampled = !crate::tree::is_vacant(&table["sample"]);
+        self.references.push((
+            Reference {
+                entity: Arc::clone(entity),
+                alias: alias.clone(),
+                columns: BTreeSet::new(),
+                conjuncts: Vec::new(),
+                kept_back: Vec::new(),
+            },
+            BindState { renamed: is_renamed },
+        ));
+        let item = FromItem {
+            alias: alias.clone(),
+            columns: renamed(Some(names), &table["column_name_alias"]),
+            source: Source::Reference { index, entity: Arc::clone(entity), renamed: is_renamed },
+            push: if sampled {
+                PushRule::Never("the table is sampled")
+            } else if is_renamed {
+                PushRule::Never("its columns are renamed in FROM")
+            } else {
+                PushRule::Always
+            },
+            visible: true,
+        };
+        table["alias"] = json!(alias);
+        table[PLACEHOLDER] = json!(["reference", index]);
+        if is_renamed {
+            self.need_all(std::slice::from_ref(&item));
+        }
+        Ok(item)
+    }
+
+    fn join(
+        &mut self,
+        table: &mut Json,
+        ctes: &CteScope,
+        outer: &Scopes<'_>,
+        items: &mut Vec<FromItem>,
+    ) -> Result<(), TranslateError> {
+        let first = items.len();
+        self.from(&mut table["left"], ctes, outer, items)?;
+        let middle = items.len();
+        self.from(&mut table["right"], ctes, outer, items)?;
+        let form = text(&table["ref_type"]).to_owned();
+        let kind = text(&table["join_type"]).to_owned();
+        if form == "NATURAL" {
+            self.need_all(&items[first..]);
+            self.uses_natural.get_or_insert(location(table));
+        }
+        for column in array(&table["using_columns"]) {
+            let path = [text(column)];
+            self.mention(&path, &outer.inner(&items[first..]));
+        }
+        self.walk(&mut table["condition"], ctes, &outer.inner(items))?;
+
+        // ON: what it may filter before the join. An unmatched row of a preserved side stays, whatever ON says of it.
+        let (left_filtered, right_filtered) = match (form.as_str(), kind.as_str()) {
+            ("REGULAR" | "CROSS", "INNER" | "SEMI") => (true, true),
+            ("REGULAR", "LEFT" | "ANTI") => (false, true),
+            ("REGULAR", "RIGHT") => (true, false),
+            _ => (false, false),
+        };
+        let joined = &items[first..];
+        self.take_conjuncts(&table["condition"], joined, &|item| {
+            let is_left = joined[..middle - first].iter().any(|left| std::ptr::eq(left, item));
+            if if is_left { left_filtered } else { right_filtered } {
+                item.push
+            } else {
+                PushRule::Never("the join keeps unmatched rows of this side")
+            }
+        });
+
+        // WHERE: what it may filter after the join.
+        let (left, right) = items[first..].split_at_mut(middle - first);
+        match form.as_str() {
+            "POSITIONAL" => {
+                for item in left.iter_mut().chain(right.iter_mut()) {
+                    item.push = PushRule::Never("a positional join pairs rows by their place");
+                }
+            }
+            "ASOF" => {
+                right.iter_mut().for_each(|item| item.push = PushRule::Never("an ASOF join picks the nearest row"))
+            }
+            _ => {}
+        }
+        match kind.as_str() {
+            "LEFT" => right.iter_mut().for_each(FromItem::becomes_nullable),
+            "RIGHT" => left.iter_mut().for_each(FromItem::becomes_nullable),
+            "OUTER" => left.iter_mut().chain(right.iter_mut()).for_each(FromItem::becomes_nullable),
+            "SEMI" | "ANTI" => right.iter_mut().for_each(|item| item.visible = false),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Visits expressions: binds subqueries, notes mentioned columns, makes full names short.
+    fn walk(&mut self, value: &mut Json, ctes: &CteScope, scopes: &Scopes<'_>) -> Result<(), TranslateError> {
+        match value {
+            Json::Array(items) => items.iter_mut().try_for_each(|item| self.walk(item, ctes, scopes)),
+            Json::Object(_) => match text(&value["class"]) {
+                "CONSTANT" | "PARAMETER" => Ok(()),
+                "COLUMN_REF" => {
+                    self.column_ref(value, scopes);
+                    Ok(())
+                }
+                "SUBQUERY" => {
+                    self.walk(&mut value["child"], ctes, scopes)?;
+                    self.query(&mut value["subquery"]["node"], ctes, scopes)?;
+                    Ok(())
+                }
+                class => {
+                    if class == "STAR" {
+                        self.star(value, scopes);
+                    }
+                    let Json::Object(map) = value else { return Ok(()) };
+                    map.values_mut().try_for_each(|value| self.walk(value, ctes, scopes))
+                }
+            },
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(()),
+        }
+    }
+
+    fn column_ref(&mut self, node: &mut Json, scopes: &Scopes<'_>) {
+        let path: Vec<String> = array(&node["column_names"]).iter().map(|part| text(part).to_owned()).collect();
+        // thermocline.main.flights.carrier, main.flights.carrier: generated relations have no catalog or schema.
+        let prefix = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            [catalog, schema, alias, _, ..]
+                if catalog.eq_ignore_ascii_case(CATALOG_NAME)
+                    && schema.eq_ignore_ascii_case(SCHEMA_NAME)
+                    && scopes.has_reference(alias) =>
+            {
+                2
+            }
+            [qualifier, alias, _, ..]
+                if (qualifier.eq_ignore_ascii_case(SCHEMA_NAME) || qualifier.eq_ignore_ascii_case(CATALOG_NAME))
+                    && scopes.has_reference(alias)
+                    && !scopes.has_alias(qualifier) =>
+            {
+                1
+            }
+            _ => 0,
+        };
+        if prefix > 0 {
+            node["column_names"] = json!(path[prefix..]);
+        }
+        let path: Vec<&str> = path[prefix..].iter().map(String::as_str).collect();
+        self.mention(&path, scopes);
+    }
+
+    /// Marks every column that the path could mean as needed.
+    fn mention(&mut self, path: &[&str], scopes: &Scopes<'_>) {
+        for item in scopes.items() {
+            let Source::Reference { index, entity, renamed } = &item.source else { continue };
+            if *renamed {
+                continue;
+            }
+            let reference = &mut self.references[*index].0;
+            let qualified = item.alias.eq_ignore_ascii_case(path[0]);
+            if qualified && path.len() == 1 {
+                // The whole row.
+                reference.columns.extend(entity.public_columns());
+            }
+            // f.carrier, or carrier (and carrier.field, which only DuckDB can make sense of).
+            let candidates = [qualified.then(|| path.get(1)).flatten(), path.first()];
+            reference.columns.extend(candidates.into_iter().flatten().filter_map(|name| entity.column(name)));
+        }
+    }
+
+    fn star(&mut self, node: &mut Json, scopes: &Scopes<'_>) {
+        let relation = text(&node["relation_name"]).to_owned();
+        let items: Vec<&FromItem> = if relation.is_empty() {
+            scopes.innermost().iter().collect()
+        } else {
+            scopes.items().filter(|item| item.alias.eq_ignore_ascii_case(&relation)).collect()
+        };
+        let mut indexes = Vec::new();
+        for item in items.into_iter().filter(|item| item.visible) {
+            if let Source::Reference { index, entity, .. } = &item.source {
+                self.references[*index].0.columns.extend(entity.public_columns());
+                indexes.push(*index);
+            }
+        }
+        node[STAR_ITEMS] = json!(indexes);
+    }
+
+    fn need_all(&mut self, items: &[FromItem]) {
+        for item in items {
+            if let Source::Reference { index, entity, .. } = &item.source {
+                self.references[*index].0.columns.extend(entity.public_columns());
+            }
+        }
+    }
+
+    /// Splits a condition by AND and gives each conjunct to the one reference it speaks of.
+    fn take_conjuncts(&mut self, condition: &Json, items: &[FromItem], rule: &dyn Fn(&FromItem) -> PushRule) {
+        if text(&condition["type"]) == "CONJUNCTION_AND" {
+            for child in array(&condition["children"]) {
+                self.take_conjuncts(child, items, rule);
+            }
+            return;
+        }
+        if !condition.is_object() {
+            return;
+        }
+        let mut paths = Vec::new();
+        if !collect_paths(condition, &mut paths) {
+            return;
+        }
+        let mut owner: Option<&FromItem> = None;
+        for path in &paths {
+            match scope::resolve(path, items) {
+                Some((item, _)) if owner.is_none_or(|owner| std::ptr::eq(owner, item)) => owner = Some(item),
+                _ => return,
+            }
+        }
+        let Some(item) = owner else { return };
+        let Source::Reference { index, entity, .. } = &item.source else { return };
+        let conjunct = Conjunct::read(condition, entity, &|path| {
+            scope::resolve_strs(path, items).and_then(|(found, column)| std::ptr::eq(found, item).then_some(column)?)
+        });
+        let reference = &mut self.references[*index].0;
+        match (rule(item), &conjunct.predicate) {
+            (PushRule::Always, _) => reference.conjuncts.push(conjunct),
+            (PushRule::NullRejecting, Ok(predicate)) if predicate.is_null_rejecting() => {
+                reference.conjuncts.push(conjunct)
+            }
+            (PushRule::NullRejecting, _) => {
+                reference.kept_back.push(format!("{}: an outer join pads this side with NULLs", conjunct.text));
+            }
+            (PushRule::Never(why), _) => reference.kept_back.push(format!("{}: {why}", conjunct.text)),
+        }
+    }
+
+    /// Makes stars leave out the hidden columns of references that offer them.
+    fn exclude_hidden(&self, node: &mut Json) -> Result<(), TranslateError> {
+        let hidden: Vec<(usize, &str, &str)> = self
+            .references
+            .iter()
+            .enumerate()
+            .flat_map(|(index, (reference, _))| {
+                let hidden = reference.columns.iter().filter(|column| column.is_hidden());
+                hidden.map(move |column| (index, reference.alias.as_str(), reference.entity.column_name(*column)))
+            })
+            .collect();
+        if let (Some(place), Some((_, _, column))) = (self.uses_natural, hidden.first()) {
+            return Err(TranslateError::refused(
+                format!("`{column}` can't be used together with NATURAL JOIN; join with ON or USING"),
+                place,
+            ));
+        }
+        if let Some((index, ..)) = hidden.iter().find(|(index, ..)| self.references[*index].1.renamed) {
+            return Err(TranslateError::refused(
+                format!(
+                    "hidden columns of `{}` can't be used when FROM renames its columns",
+                    self.references[*index].0.alias
+                ),
+                None,
+            ));
+        }
+        exclude_in(node, &hidden);
+        Ok(())
+    }
+}
+
+fn exclude_in(node: &mut Json, hidden: &[(usize, &str, &str)]) {
+    match node {
+        Json::Object(map) => {
+            if let Some(items) = map.remove(STAR_ITEMS) {
+                let covered: Vec<u64> = array(&items).iter().filter_map(Json::as_u64).collect();
+                for (_, alias, column) in hidden.iter().filter(|(index, ..)| covered.contains(&(*index as u64))) {
+                    let entry = json!({"catalog": "", "schema": "", "table": alias, "column": column});
+                    if let Some(Json::Array(list)) = map.get_mut("qualified_exclude_list") {
+                        list.push(entry);
+                    }
+                }
+            }
+            map.values_mut().for_each(|value| exclude_in(value, hidden));
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| exclude_in(item, hidden)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+/// Collects all column paths of an expression; false when it holds a subquery or a star.
+fn collect_paths(node: &Json, paths: &mut Vec<Vec<String>>) -> bool {
+    match node {
+        Json::Array(items) => items.iter().all(|item| collect_paths(item, paths)),
+        Json::Object(_) => {
+            if text(&node["class"]) == "SUBQUERY" || is_star(node) {
+                return false;
+            }
+            if let Some(path) = crate::tree::column_path(node) {
+                paths.push(path.into_iter().map(str::to_owned).collect());
+                return true;
+            }
+            fields(node).all(|(_, value)| collect_paths(value, paths))
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => true,
+    }
+}
+
+/// Output names of a SELECT.
+fn output_of(node: &Json, items: &[FromItem]) -> Output {
+    let mut names = Vec::new();
+    for expression in array(&node["select_list"]) {
+        let alias = text(&expression["alias"]);
+        if !alias.is_empty() {
+            names.push(alias.to_owned());
+        } else if is_star(expression) {
+            let plain = ["exclude_list", "replace_list", "qualified_exclude_list", "rename_list", "expr", "columns"];
+            if plain.iter().any(|field| !crate::tree::is_vacant(&expression[*field])) {
+                return None;
+            }
+            let relation = text(&expression["relation_name"]);
+            for item in items.iter().filter(|item| item.visible) {
+                if relation.is_empty() || item.alias.eq_ignore_ascii_case(relation) {
+                    names.extend(item.columns.clone()?);
+                }
+            }
+        } else if let Some(path) = crate::tree::column_path(expression) {
+            names.extend(path.last().map(|name| (*name).to_owned()));
+        } else if text(&expression["class"]) == "FUNCTION" && text(&expression["function_name"]) == "unnest" {
+            return None;
+        } else {
+            // DuckDB names it after its text; nothing of ours is called like that.
+            names.push(String::new());
+        }
+    }
+    Some(names)
+}
+
+/// Names after `AS t(a, b)`, which renames from the left.
+fn renamed(output: Output, aliases: &Json) -> Output {
+    let aliases: Vec<String> = array(aliases).iter().map(|alias| text(alias).to_owned()).collect();
+    match output {
+        None => None,
+        Some(mut names) => {
+            for (name, alias) in names.iter_mut().zip(aliases) {
+                *name = alias;
+            }
+            Some(names)
+        }
+    }
+}

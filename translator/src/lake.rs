@@ -1,0 +1,108 @@
+//! What the planner knows of the files of the lake.
+
+use crate::options::Tier;
+use crate::value::Value;
+
+/// One immutable Parquet file of an entity, with the facts of its footer (or of its manifest row).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LakeFile {
+    /// Path relative to the lake URL, without a leading slash; the last tie-break of last-write-wins.
+    pub path: String,
+    /// [`Tier::Warm`] for delta files, [`Tier::Cold`] for base files.
+    pub tier: Tier,
+    /// Size of the object.
+    pub bytes: u64,
+    pub row_count: u64,
+    /// Smallest and greatest `row_id`, when every row group has the statistic.
+    pub row_id_range: Option<(u128, u128)>,
+    /// Smallest and greatest `changed_at` in milliseconds, when every row group has the statistic.
+    pub changed_at_range: Option<(i64, i64)>,
+    /// Whether it is known that no `row_id` occurs twice in this file.
+    pub unique_rows: bool,
+    /// Whether the file may hold tombstones: it has a `deleted_at` column that isn't known to be all NULL.
+    pub may_hold_tombstones: bool,
+    /// Top-level columns in file order.
+    pub columns: Vec<FileColumn>,
+}
+
+/// A top-level column of a Parquet file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileColumn {
+    pub name: String,
+    pub file_type: FileType,
+    /// Smallest and greatest value over all row groups, when every row group has exact bounds of a type that
+    /// [`Value`] holds. NaN never appears here: a column with floating-point values has no bounds unless they are
+    /// known to be free of NaN.
+    pub range: Option<(Value, Value)>,
+    /// Number of NULLs, when every row group has the statistic.
+    pub null_count: Option<u64>,
+}
+
+/// A Parquet column type, named as DuckDB reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FileType {
+    Boolean,
+    /// Signed integer of this many bits (8, 16, 32, 64).
+    Int(u8),
+    /// Unsigned integer of this many bits.
+    UInt(u8),
+    Float,
+    Double,
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
+    Text,
+    /// Binary of any length, or of a fixed length other than 16.
+    Blob,
+    /// Fixed 16 bytes without the UUID annotation: DuckDB reads a BLOB.
+    FixedBytes16,
+    /// Fixed 16 bytes with the UUID annotation: DuckDB reads a UUID.
+    Uuid,
+    Date,
+    /// `unit` is the number of decimal digits after the second: 3, 6 or 9.
+    Timestamp {
+        unit: u8,
+        utc: bool,
+    },
+    Json,
+    List(Box<FileType>),
+    /// Anything else, as Parquet names it.
+    Other(String),
+}
+
+impl LakeFile {
+    /// Finds a column; names are case-insensitive, as in DuckDB.
+    pub fn column(&self, name: &str) -> Option<&FileColumn> {
+        self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+    }
+}
+
+impl std::fmt::Display for FileType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Boolean => f.write_str("BOOLEAN"),
+            Self::Int(bits) => write!(f, "INT{bits}"),
+            Self::UInt(bits) => write!(f, "UINT{bits}"),
+            Self::Float => f.write_str("FLOAT"),
+            Self::Double => f.write_str("DOUBLE"),
+            Self::Decimal { precision, scale } => write!(f, "DECIMAL({precision},{scale})"),
+            Self::Text => f.write_str("STRING"),
+            Self::Blob => f.write_str("BYTE_ARRAY"),
+            Self::FixedBytes16 => f.write_str("FIXED_LEN_BYTE_ARRAY(16)"),
+            Self::Uuid => f.write_str("UUID"),
+            Self::Date => f.write_str("DATE"),
+            Self::Timestamp { unit, utc } => {
+                let unit = match unit {
+                    3 => "MILLIS",
+                    6 => "MICROS",
+                    _ => "NANOS",
+                };
+                write!(f, "TIMESTAMP({unit}{})", if *utc { ", UTC" } else { "" })
+            }
+            Self::Json => f.write_str("JSON"),
+            Self::List(element) => write!(f, "LIST<{element}>"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}

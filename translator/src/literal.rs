@@ -1,0 +1,298 @@
+//! Constants of the user's SQL as typed values.
+//!
+//! Only forms whose meaning is certain are read: everything else is left to DuckDB, which costs speed and never an
+//! answer. [`Literal::coerce`] follows DuckDB's rules for comparing a column with a constant.
+
+use serde_json::Value as Json;
+
+use crate::catalog::ScalarType;
+use crate::quote::days_from_civil;
+use crate::tree::{array, text};
+use crate::value::Value;
+
+/// A constant expression.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Literal {
+    Null,
+    /// A string literal without a type of its own: it takes the type of what it is compared with.
+    Untyped(String),
+    Typed(Value),
+}
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+impl Literal {
+    /// Reads a constant expression: literals, casts of literals, negated numbers.
+    pub(crate) fn read(expression: &Json) -> Option<Self> {
+        match text(&expression["class"]) {
+            "CONSTANT" => constant(&expression["value"]),
+            "CAST" => cast(Self::read(&expression["child"])?, &expression["cast_type"]),
+            "FUNCTION" if text(&expression["function_name"]) == "-" => match array(&expression["children"]) {
+                [operand] => match Self::read(operand)? {
+                    Self::Typed(Value::Int(value)) => Some(Self::Typed(Value::Int(value.checked_neg()?))),
+                    Self::Typed(Value::Decimal { unscaled, scale }) => {
+                        Some(Self::Typed(Value::Decimal { unscaled: unscaled.checked_neg()?, scale }))
+                    }
+                    Self::Typed(Value::Double(value)) => Some(Self::Typed(Value::Double(-value))),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The value that DuckDB compares a column of type `scalar` with, when it is certain. `None` also for NULL.
+    pub(crate) fn coerce(&self, scalar: ScalarType) -> Option<Value> {
+        match self {
+            Self::Null => None,
+            Self::Untyped(text) => parse_as(text, scalar),
+            Self::Typed(value) => {
+                let compatible = match scalar {
+                    ScalarType::Text => matches!(value, Value::Text(_)),
+                    ScalarType::SmallInt
+                    | ScalarType::Integer
+                    | ScalarType::BigInt
+                    | ScalarType::Double
+                    | ScalarType::Decimal { .. } => {
+                        matches!(value, Value::Int(_) | Value::Decimal { .. } | Value::Double(_))
+                    }
+                    ScalarType::Boolean => matches!(value, Value::Bool(_)),
+                    ScalarType::Uuid => matches!(value, Value::Uuid(_)),
+                    ScalarType::Date => matches!(value, Value::Date(_) | Value::Timestamp(_)),
+                    ScalarType::Timestamp => matches!(value, Value::Timestamp(_) | Value::Date(_)),
+                    ScalarType::Json => false,
+                };
+                match (scalar, value) {
+                    // DuckDB compares at TIMESTAMPTZ, and the session's zone is UTC.
+                    (ScalarType::Timestamp, Value::Date(days)) => {
+                        i64::from(*days).checked_mul(MICROS_PER_DAY).map(Value::Timestamp)
+                    }
+                    _ => compatible.then(|| value.clone()),
+                }
+            }
+        }
+    }
+}
+
+fn constant(value: &Json) -> Option<Literal> {
+    if value["is_null"].as_bool() == Some(true) {
+        return Some(Literal::Null);
+    }
+    let content = &value["value"];
+    let typed = match text(&value["type"]["id"]) {
+        "BOOLEAN" => Value::Bool(content.as_bool()?),
+        "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "UTINYINT" | "USMALLINT" | "UINTEGER" | "UBIGINT"
+        | "HUGEINT" => Value::Int(integer(content)?),
+        "DECIMAL" => Value::Decimal {
+            unscaled: integer(content)?,
+            scale: u8::try_from(value["type"]["type_info"]["scale"].as_u64()?).ok()?,
+        },
+        "DOUBLE" => Value::Double(content.as_f64()?),
+        "VARCHAR" => return Some(Literal::Untyped(content.as_str()?.to_owned())),
+        _ => return None,
+    };
+    Some(Literal::Typed(typed))
+}
+
+/// An integer, also in DuckDB's two-part form of 128 bits.
+fn integer(content: &Json) -> Option<i128> {
+    if let Some(value) = content.as_i64() {
+        return Some(i128::from(value));
+    }
+    if let Some(value) = content.as_u64() {
+        return Some(i128::from(value));
+    }
+    let upper = i128::from(content["upper"].as_i64()?);
+    let lower = i128::from(content["lower"].as_u64()?);
+    upper.checked_mul(1 << 64)?.checked_add(lower)
+}
+
+fn cast(literal: Literal, cast_type: &Json) -> Option<Literal> {
+    let value = match (literal, text(&cast_type["id"])) {
+        (Literal::Null, _) => return Some(Literal::Null),
+        (Literal::Untyped(text), id) => match id {
+            "VARCHAR" => Value::Text(text),
+            "BOOLEAN" => parse_as(&text, ScalarType::Boolean)?,
+            "DATE" => parse_as(&text, ScalarType::Date)?,
+            "UUID" => parse_as(&text, ScalarType::Uuid)?,
+            "TIMESTAMP WITH TIME ZONE" => Value::Timestamp(parse_timestamp(&text, true)?),
+            "TIMESTAMP" => Value::Timestamp(parse_timestamp(&text, false)?),
+            "DOUBLE" => parse_as(&text, ScalarType::Double)?,
+            "SMALLINT" => parse_as(&text, ScalarType::SmallInt)?,
+            "INTEGER" => parse_as(&text, ScalarType::Integer)?,
+            "BIGINT" => parse_as(&text, ScalarType::BigInt)?,
+            _ => return None,
+        },
+        (Literal::Typed(Value::Int(value)), "SMALLINT") => Value::Int(i16::try_from(value).ok()?.into()),
+        (Literal::Typed(Value::Int(value)), "INTEGER") => Value::Int(i32::try_from(value).ok()?.into()),
+        (Literal::Typed(Value::Int(value)), "BIGINT") => Value::Int(i64::try_from(value).ok()?.into()),
+        (Literal::Typed(value @ (Value::Int(_) | Value::Decimal { .. } | Value::Double(_))), "DOUBLE") => {
+            Value::Double(exact_double(&value)?)
+        }
+        (Literal::Typed(value @ Value::Text(_)), "VARCHAR") => value,
+        (Literal::Typed(value @ Value::Date(_)), "DATE") => value,
+        (Literal::Typed(value @ Value::Timestamp(_)), "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE") => value,
+        (Literal::Typed(Value::Date(days)), "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE") => {
+            Value::Timestamp(i64::from(days).checked_mul(MICROS_PER_DAY)?)
+        }
+        (Literal::Typed(value @ Value::Uuid(_)), "UUID") => value,
+        (Literal::Typed(value @ Value::Bool(_)), "BOOLEAN") => value,
+        _ => return None,
+    };
+    Some(Literal::Typed(value))
+}
+
+/// The double that DuckDB compares with, when DuckDB's conversion is certain to be the correctly rounded one.
+pub(crate) fn exact_double(value: &Value) -> Option<f64> {
+    const EXACT: i128 = 1 << 53;
+    match value {
+        Value::Double(value) => Some(*value),
+        // Below 2^53 every integer is a double.
+        #[expect(clippy::cast_precision_loss, reason = "the bound above makes it exact")]
+        Value::Int(value) => (value.abs() <= EXACT).then_some(*value as f64),
+        // One correctly rounded division of two exact doubles; 10^22 is the greatest exact power of ten.
+        #[expect(clippy::cast_precision_loss, reason = "the bounds above make both operands exact")]
+        Value::Decimal { unscaled, scale } => {
+            (unscaled.abs() <= EXACT && *scale <= 22).then(|| *unscaled as f64 / 10f64.powi(i32::from(*scale)))
+        }
+        _ => None,
+    }
+}
+
+/// Reads an untyped string literal as DuckDB casts it, for the plain spellings only.
+fn parse_as(text: &str, scalar: ScalarType) -> Option<Value> {
+    Some(match scalar {
+        ScalarType::Text => Value::Text(text.to_owned()),
+        ScalarType::SmallInt => Value::Int(plain_integer(text)?.parse::<i16>().ok()?.into()),
+        ScalarType::Integer => Value::Int(plain_integer(text)?.parse::<i32>().ok()?.into()),
+        ScalarType::BigInt => Value::Int(plain_integer(text)?.parse::<i64>().ok()?.into()),
+        ScalarType::Double => {
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+                && digits.bytes().any(|byte| byte.is_ascii_digit());
+            Value::Double(plain.then(|| text.parse().ok())??)
+        }
+        // How a text is rounded to the column's scale is DuckDB's business.
+        ScalarType::Decimal { .. } | ScalarType::Json => return None,
+        ScalarType::Boolean => match text.to_ascii_lowercase().as_str() {
+            "t" | "true" => Value::Bool(true),
+            "f" | "false" => Value::Bool(false),
+            _ => return None,
+        },
+        ScalarType::Uuid => Value::Uuid(parse_uuid(text)?),
+        ScalarType::Date => Value::Date(i32::try_from(parse_date(text)?).ok()?),
+        ScalarType::Timestamp => Value::Timestamp(parse_timestamp(text, true)?),
+    })
+}
+
+fn plain_integer(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
+}
+
+/// A UUID in the hyphenated form, any case.
+fn parse_uuid(text: &str) -> Option<u128> {
+    let bytes = text.as_bytes();
+    let hyphens = [8, 13, 18, 23];
+    if bytes.len() != 36 || hyphens.iter().any(|at| bytes[*at] != b'-') {
+        return None;
+    }
+    let hex: String = text.chars().filter(|c| *c != '-').collect();
+    (hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .then(|| u128::from_str_radix(&hex, 16).ok())
+        .flatten()
+}
+
+/// `YYYY-MM-DD` to days since 1970-01-01.
+fn parse_date(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+        return None;
+    }
+    days_from_civil(digits(&text[..4])?, digits(&text[5..7])?, digits(&text[8..])?)
+}
+
+/// `YYYY-MM-DD[( |T)HH:MM:SS[.ffffff][Z|±HH[:MM]]]` to microseconds; an offset only where the type has a zone.
+fn parse_timestamp(text: &str, with_zone: bool) -> Option<i64> {
+    if !text.is_ascii() || text.len() < 10 {
+        return None;
+    }
+    let days = parse_date(&text[..10])?;
+    let rest = &text[10..];
+    if rest.is_empty() {
+        return days.checked_mul(MICROS_PER_DAY);
+    }
+    let rest = rest.strip_prefix([' ', 'T'])?;
+    if rest.len() < 8 || &rest[2..3] != ":" || &rest[5..6] != ":" {
+        return None;
+    }
+    let (hours, minutes, seconds) = (digits(&rest[..2])?, digits(&rest[3..5])?, digits(&rest[6..8])?);
+    if hours > 23 || minutes > 59 || seconds > 59 {
+        return None;
+    }
+    let mut micros = days.checked_mul(MICROS_PER_DAY)? + ((hours * 60 + minutes) * 60 + seconds) * 1_000_000;
+    let mut rest = &rest[8..];
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+        if end == 0 || end > 6 {
+            return None;
+        }
+        micros += digits(&fraction[..end])? * 10i64.pow(6 - u32::try_from(end).ok()?);
+        rest = &fraction[end..];
+    }
+    if rest.is_empty() {
+        return Some(micros);
+    }
+    if !with_zone {
+        return None;
+    }
+    if rest == "Z" {
+        return Some(micros);
+    }
+    let sign = match rest.as_bytes()[0] {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let offset = match rest.len() {
+        3 => digits(&rest[1..3])? * 60,
+        6 if &rest[3..4] == ":" => digits(&rest[1..3])? * 60 + digits(&rest[4..6])?,
+        _ => return None,
+    };
+    (offset < 16 * 60).then(|| micros - sign * offset * 60_000_000)
+}
+
+fn digits(text: &str) -> Option<i64> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untyped_text_takes_the_column_type() {
+        let read = |text: &str, scalar| Literal::Untyped(text.to_owned()).coerce(scalar);
+        assert_eq!(read("-5", ScalarType::Integer), Some(Value::Int(-5)));
+        assert_eq!(read("99999", ScalarType::SmallInt), None);
+        assert_eq!(read("1.50", ScalarType::Double), Some(Value::Double(1.5)));
+        assert_eq!(read("1e5", ScalarType::Double), None);
+        assert_eq!(read("TRUE", ScalarType::Boolean), Some(Value::Bool(true)));
+        assert_eq!(read("1970-01-02", ScalarType::Date), Some(Value::Date(1)));
+        assert_eq!(read("1970-13-02", ScalarType::Date), None);
+        assert_eq!(
+            read("1970-01-01 00:00:01.5+01:00", ScalarType::Timestamp),
+            Some(Value::Timestamp(1_500_000 - 3_600_000_000))
+        );
+        assert_eq!(read("1970-01-01T00:00:00Z", ScalarType::Timestamp), Some(Value::Timestamp(0)));
+        assert_eq!(read("0000000A-0000-0000-0000-000000000001", ScalarType::Uuid), Some(Value::Uuid((10 << 96) | 1)));
+        assert_eq!(read("zz", ScalarType::Uuid), None);
+    }
+
+    #[test]
+    fn doubles_are_exact_or_refused() {
+        assert_eq!(exact_double(&Value::Decimal { unscaled: 15, scale: 1 }), Some(1.5));
+        assert_eq!(exact_double(&Value::Int((1 << 53) + 1)), None);
+    }
+}

@@ -1,0 +1,327 @@
+//! The planner: a bound query and the facts of the moment to a [`FederatedPlan`]. A function of its input alone.
+
+use std::collections::BTreeMap;
+
+use crate::bind::{Query, Reference};
+use crate::catalog::{Column, Entity};
+use crate::lake::{FileType, LakeFile};
+use crate::lake_read::{is_millis, read_expression, row_id_expression};
+use crate::options::{QueryOptions, Tier};
+use crate::plan::{Degradation, FederatedPlan, HotSource, LakeSource, MergeStrategy, ReferencePlan, Route};
+use crate::postgres::{PushedPredicate, TableNames, hot_statement};
+use crate::predicate::Predicate;
+use crate::prune::may_hold;
+
+/// What the planner knows of the moment.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Size of the dirty set by `schema_id`; absent when PostgreSQL isn't asked.
+    pub dirty_rows: BTreeMap<i16, u64>,
+    /// Files by `schema_id`, both tiers, by path.
+    pub files: BTreeMap<i16, Vec<LakeFile>>,
+    /// What is missing, and why (a source is down and the options give leave).
+    pub degraded: Degradation,
+    /// Notes for the client.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("the file `{path}` has no column `{column}`; every file needs row_id, created_at and changed_at")]
+    MissingColumn { path: String, column: &'static str },
+    #[error("column `{column}` of the file `{path}` is {found}, which can't be read as {declared} without loss")]
+    WrongType { path: String, column: String, found: String, declared: String },
+    #[error("the file name `{path}` holds one of * ? [, which can't be read by name")]
+    UnreadableName { path: String },
+    #[error(
+        "max_scan_rows: the query would read about {estimate} rows, above the limit of {limit}; narrow it or raise max_scan_rows"
+    )]
+    TooManyRows { estimate: u64, limit: u64 },
+}
+
+/// Plans a query.
+///
+/// # Errors
+/// A file that can't be read as the catalog declares it, an estimate above `max_scan_rows`.
+pub fn plan(
+    query: &Query,
+    facts: &Facts,
+    options: &QueryOptions,
+    tables: &TableNames,
+) -> Result<FederatedPlan, PlanError> {
+    let references = query
+        .references
+        .iter()
+        .map(|reference| plan_reference(reference, facts, options, tables))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (route, route_reason) = route(&references, options, &facts.degraded);
+    let plan = FederatedPlan {
+        route,
+        route_reason,
+        consistency: options.consistency,
+        tiers: options.tiers,
+        include_deleted: options.include_deleted,
+        references,
+        degraded: facts.degraded.clone(),
+        warnings: facts.warnings.clone(),
+    };
+    if let Some(limit) = options.max_scan_rows {
+        let estimate = plan.scan_row_estimate();
+        if estimate > limit {
+            return Err(PlanError::TooManyRows { estimate, limit });
+        }
+    }
+    Ok(plan)
+}
+
+fn route(references: &[ReferencePlan], options: &QueryOptions, degraded: &Degradation) -> (Route, String) {
+    let hot = references.iter().any(|reference| reference.hot.is_some());
+    let lake = references.iter().any(|reference| reference.files().next().is_some());
+    let missing = |tier| degraded.missing_tiers.contains(&tier);
+    let reason = |text: &str| text.to_owned();
+    if references.is_empty() {
+        return (Route::Lake, reason("the query reads no entity"));
+    }
+    if !options.tiers.contains(Tier::Hot) {
+        return (Route::Lake, format!("tiers = {}: the lake as it was last flushed", options.tiers));
+    }
+    if !options.tiers.any_lake() {
+        return (Route::Hot, reason("tiers = hot"));
+    }
+    if missing(Tier::Hot) {
+        return (Route::Lake, reason("PostgreSQL is unavailable and consistency = eventual"));
+    }
+    if missing(Tier::Cold) {
+        return (Route::Hot, reason("the lake is unavailable and allow_partial = true"));
+    }
+    match (hot, lake) {
+        (true, true) => (Route::Federated, reason("rows are dirty in PostgreSQL and files hold the others")),
+        (true, false) => (Route::Hot, reason("no file of the lake can hold a row of the answer")),
+        (false, _) => (Route::Lake, reason("the dirty set is empty")),
+    }
+}
+
+fn plan_reference(
+    reference: &Reference,
+    facts: &Facts,
+    options: &QueryOptions,
+    tables: &TableNames,
+) -> Result<ReferencePlan, PlanError> {
+    let entity = &reference.entity;
+    let mut columns = vec![Column::RowId];
+    columns
+        .extend(entity.all_columns().filter(|column| *column != Column::RowId && reference.columns.contains(column)));
+
+    let dirty_rows = facts.dirty_rows.get(&entity.schema_id).copied();
+    let hot = dirty_rows
+        .filter(|rows| *rows > 0 && options.tiers.contains(Tier::Hot))
+        .map(|rows| hot_source(reference, &columns, rows, options, tables));
+
+    let files = facts.files.get(&entity.schema_id).map_or(&[][..], Vec::as_slice);
+    let files: Vec<&LakeFile> = files.iter().filter(|file| options.tiers.contains(file.tier)).collect();
+    for file in &files {
+        check_file(file, entity)?;
+    }
+    let predicates: Vec<&Predicate> =
+        reference.conjuncts.iter().filter_map(|conjunct| conjunct.predicate.as_ref().ok()).collect();
+    let (merge, merge_proof) = merge_strategy(&files, dirty_rows.unwrap_or(0) > 0);
+    let source = |tier| lake_source(reference, &files, &predicates, tier, merge, dirty_rows.unwrap_or(0) > 0);
+    Ok(ReferencePlan {
+        entity: std::sync::Arc::clone(entity),
+        alias: reference.alias.clone(),
+        columns,
+        dirty_rows,
+        merge,
+        merge_proof,
+        hot,
+        warm: source(Tier::Warm),
+        cold: source(Tier::Cold),
+        kept_back: reference.kept_back.clone(),
+    })
+}
+
+fn hot_source(
+    reference: &Reference,
+    columns: &[Column],
+    dirty_rows: u64,
+    options: &QueryOptions,
+    tables: &TableNames,
+) -> HotSource {
+    let entity = &reference.entity;
+    let mut pushed = Vec::new();
+    let mut residual = reference.kept_back.clone();
+    for conjunct in &reference.conjuncts {
+        match PushedPredicate::new(conjunct, entity) {
+            Ok(predicate) => {
+                if predicate.pushdown == crate::postgres::Pushdown::Inexact {
+                    residual.push(format!("{}: PostgreSQL lets a superset through", conjunct.text));
+                }
+                pushed.push(predicate);
+            }
+            Err(reason) => residual.push(format!("{}: {reason}", conjunct.text)),
+        }
+    }
+    let statement = hot_statement(tables, entity, columns.iter().copied(), &pushed, options.include_deleted);
+    HotSource { statement, pushed, residual, row_estimate: dirty_rows }
+}
+
+fn lake_source(
+    reference: &Reference,
+    files: &[&LakeFile],
+    predicates: &[&Predicate],
+    tier: Tier,
+    merge: MergeStrategy,
+    any_dirty: bool,
+) -> Option<LakeSource> {
+    let of_tier: Vec<&LakeFile> = files.iter().copied().filter(|file| file.tier == tier).collect();
+    if of_tier.is_empty() {
+        return None;
+    }
+    // Of a file that holds each row once, and of which no version hides another one, all bounds may be used.
+    let filters_at_scan = match merge {
+        MergeStrategy::Window => false,
+        MergeStrategy::Layered => tier == Tier::Cold,
+        MergeStrategy::None => true,
+    };
+    let files: Vec<LakeFile> = of_tier
+        .iter()
+        .filter(|file| file.row_count > 0)
+        .filter(|file| {
+            predicates.iter().all(|predicate| may_hold(file, &reference.entity, predicate, !filters_at_scan))
+        })
+        .map(|file| (*file).clone())
+        .collect();
+    let mut pushed = Vec::new();
+    let mut residual = reference.kept_back.clone();
+    for conjunct in &reference.conjuncts {
+        match &conjunct.predicate {
+            Ok(predicate) if filters_at_scan || reads_row_id_only(predicate) => {
+                pushed.push(predicate.to_duckdb(&reference.entity, None));
+            }
+            Ok(_) => residual.push(format!("{}: filters see winning versions only", conjunct.text)),
+            Err(reason) => residual.push(format!("{}: {reason}", conjunct.text)),
+        }
+    }
+    let superseding = any_dirty || (merge == MergeStrategy::Layered && tier == Tier::Cold);
+    let anti_join_files = if superseding { files.len() } else { 0 };
+    Some(LakeSource { tier, files_total: of_tier.len(), files, anti_join_files, pushed, residual })
+}
+
+fn reads_row_id_only(predicate: &Predicate) -> bool {
+    let mut columns = Vec::new();
+    predicate.columns(&mut columns);
+    columns.iter().all(|column| *column == Column::RowId)
+}
+
+/// Chooses the merge strategy, and says what proves it.
+fn merge_strategy(files: &[&LakeFile], any_dirty: bool) -> (MergeStrategy, String) {
+    let of = |tier| files.iter().copied().filter(move |file| file.tier == tier && file.row_count > 0);
+    let base: Vec<&LakeFile> = of(Tier::Cold).collect();
+    let delta: Vec<&LakeFile> = of(Tier::Warm).collect();
+    if base.is_empty() && delta.is_empty() {
+        return (MergeStrategy::None, "no files".to_owned());
+    }
+    if let Err(reason) = each_row_once(&base) {
+        return (MergeStrategy::Window, reason);
+    }
+    if delta.is_empty() {
+        let proof = "each row is once in base: unique files with disjoint row_id ranges".to_owned();
+        return (if any_dirty { MergeStrategy::Layered } else { MergeStrategy::None }, proof);
+    }
+    if base.is_empty() {
+        if !any_dirty && each_row_once(&delta).is_ok() {
+            return (
+                MergeStrategy::None,
+                "each row is once in delta: unique files with disjoint row_id ranges".to_owned(),
+            );
+        }
+        return (MergeStrategy::Layered, "no base files".to_owned());
+    }
+    for newer in &base {
+        for older in &delta {
+            if !may_share_rows(newer, older) {
+                continue;
+            }
+            match (newer.changed_at_range, older.changed_at_range) {
+                (Some((_, base_newest)), Some((delta_oldest, _))) if base_newest <= delta_oldest => {}
+                _ => {
+                    let reason = format!("`{}` may hold a newer version of a row than `{}`", newer.path, older.path);
+                    return (MergeStrategy::Window, reason);
+                }
+            }
+        }
+    }
+    let proof = "each row is once in base (unique files, disjoint row_id ranges) and no base version is newer than a \
+                 delta version of the same row (changed_at ranges)";
+    (MergeStrategy::Layered, proof.to_owned())
+}
+
+fn may_share_rows(left: &LakeFile, right: &LakeFile) -> bool {
+    match (left.row_id_range, right.row_id_range) {
+        (Some((left_low, left_high)), Some((right_low, right_high))) => {
+            left_low <= right_high && right_low <= left_high
+        }
+        _ => true,
+    }
+}
+
+/// Whether the statistics prove that no row occurs twice in these files; otherwise why not.
+fn each_row_once(files: &[&LakeFile]) -> Result<(), String> {
+    if let Some(file) = files.iter().find(|file| !file.unique_rows) {
+        return Err(format!("`{}` isn't known to hold each row once", file.path));
+    }
+    if files.len() < 2 {
+        return Ok(());
+    }
+    let mut ranges = Vec::new();
+    for file in files {
+        let Some((low, high)) = file.row_id_range else {
+            return Err(format!("the row_id range of `{}` isn't known", file.path));
+        };
+        ranges.push((low, high, &file.path));
+    }
+    ranges.sort_unstable();
+    match ranges.windows(2).find(|pair| pair[0].1 >= pair[1].0) {
+        Some(pair) => Err(format!("the row_id ranges of `{}` and `{}` overlap", pair[0].2, pair[1].2)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a file that can't be read as the catalog declares it (design section 2.2).
+fn check_file(file: &LakeFile, entity: &Entity) -> Result<(), PlanError> {
+    if file.path.contains(['*', '?', '[']) {
+        return Err(PlanError::UnreadableName { path: file.path.clone() });
+    }
+    let wrong = |column: &str, found: &FileType, declared: &str| PlanError::WrongType {
+        path: file.path.clone(),
+        column: column.to_owned(),
+        found: found.to_string(),
+        declared: declared.to_owned(),
+    };
+    for name in ["row_id", "created_at", "changed_at"] {
+        let column =
+            file.column(name).ok_or_else(|| PlanError::MissingColumn { path: file.path.clone(), column: name })?;
+        let fits = if name == "row_id" {
+            row_id_expression(&column.file_type).is_some()
+        } else {
+            is_millis(&column.file_type)
+        };
+        if !fits {
+            return Err(wrong(name, &column.file_type, if name == "row_id" { "UUID" } else { "BIGINT milliseconds" }));
+        }
+    }
+    if let Some(column) = file.column("deleted_at") {
+        if !is_millis(&column.file_type) {
+            return Err(wrong("deleted_at", &column.file_type, "BIGINT milliseconds"));
+        }
+    }
+    for attribute in &entity.attributes {
+        if let Some(column) = file.column(&attribute.column) {
+            if read_expression("", &column.file_type, attribute, "").is_none() {
+                return Err(wrong(&attribute.column, &column.file_type, &attribute.duckdb_type()));
+            }
+        }
+    }
+    Ok(())
+}
