@@ -18,7 +18,7 @@ fn a_plan_is_drawn() {
         "statement": "WITH x",
         "degraded": {"is_degraded": true, "missing_tiers": ["warm"], "reasons": ["lake down"]},
         "warnings": ["be careful"],
-        "timings_ms": {"planning": 3.14},
+        "timings_ms": {"planning": 3.12},
         "execution": {"rows": 5, "bytes": 100, "execution_ms": 1.0, "streaming_ms": 2.0, "truncated": false,
                       "sources": [{"tier": "hot", "rows_scanned": 9, "rows_returned": 5, "ms": 1.5}]}
     });
