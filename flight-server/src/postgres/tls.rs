@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
@@ -58,14 +59,15 @@ impl Connector {
     /// `root_certificate` is a PEM file; without one the system's authorities are trusted.
     pub(super) fn new(verification: Verification, root_certificate: Option<&PathBuf>) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let authority = match verification {
-            Verification::None => None,
+        let (authority, trusted) = match verification {
+            Verification::None => (None, Vec::new()),
             Verification::Authority | Verification::Full => {
-                let roots = Arc::new(read_roots(root_certificate)?);
-                Some(WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?)
+                let (roots, trusted) = read_roots(root_certificate)?;
+                let authority = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+                (Some(authority.build()?), trusted)
             }
         };
-        let verifier = Arc::new(Verifier { verification, authority, provider: Arc::clone(&provider) });
+        let verifier = Arc::new(Verifier { verification, authority, trusted, provider: Arc::clone(&provider) });
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -75,14 +77,19 @@ impl Connector {
     }
 }
 
-fn read_roots(root_certificate: Option<&PathBuf>) -> Result<RootCertStore, TlsError> {
+/// The authorities to trust, and the certificates of the operator's own file among them.
+fn read_roots(root_certificate: Option<&PathBuf>) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
     let mut roots = RootCertStore::empty();
+    let mut trusted = Vec::new();
     match root_certificate {
         Some(path) => {
             let unreadable = |source| TlsError::RootCertificate { path: path.clone(), source };
             for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
                 let certificate = certificate.map_err(unreadable)?;
-                roots.add(certificate).map_err(|source| TlsError::BadRootCertificate { path: path.clone(), source })?;
+                roots
+                    .add(certificate.clone())
+                    .map_err(|source| TlsError::BadRootCertificate { path: path.clone(), source })?;
+                trusted.push(certificate);
             }
         }
         None => {
@@ -90,13 +97,15 @@ fn read_roots(root_certificate: Option<&PathBuf>) -> Result<RootCertStore, TlsEr
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
-    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
+    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok((roots, trusted)) }
 }
 
 #[derive(Debug)]
 struct Verifier {
     verification: Verification,
     authority: Option<Arc<WebPkiServerVerifier>>,
+    /// Certificates of the operator's own file.
+    trusted: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -114,7 +123,15 @@ impl ServerCertVerifier for Verifier {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.verification == Verification::Authority => Ok(ServerCertVerified::assertion()),
-            result => result,
+            // A self-signed server certificate that the operator trusts byte for byte. It is an authority too, and such
+            // a one is refused as a server's certificate by the rules of the web, but common with PostgreSQL.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))) if self.trusted.contains(end_entity) => {
+                if self.verification == Verification::Full {
+                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
+            verified @ (Ok(_) | Err(_)) => verified,
         }
     }
 

@@ -212,7 +212,7 @@ fn decimal(number: f64, precision: u8, scale: u8) -> Result<i128, Misfit> {
     }
     let scaled = number * 10_f64.powi(scale.into());
     let fraction = scaled.abs().fract();
-    // Multiplying was off by less than this: away from the half, and from the next integer, rounding can't go wrong.
+    // Multiplying was off by less than this: away from the half, rounding can't go wrong.
     let error = scaled.abs() * f64::EPSILON * 2.0 + f64::MIN_POSITIVE;
     let unscaled = if (fraction - 0.5).abs() > error && scaled.abs() < 4.5e15 {
         scaled.round() as i128
