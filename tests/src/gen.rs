@@ -224,7 +224,7 @@ pub fn stored(rng: &mut impl Rng, entity: &Entity, rows: u32) -> Stored {
             // The annotation goes to all columns of fixed 16 bytes or to none.
             file.uuids = UuidForm::Text;
         }
-        let forms = [TimestampForm::Millis, TimestampForm::Micros, TimestampForm::Nanos, TimestampForm::MicrosLocal];
+        let forms = [TimestampForm::Millis, TimestampForm::Micros, TimestampForm::MicrosLocal];
         file.timestamps = *forms.choose(rng).unwrap();
         file.decimals_as_double = rng.random();
         file.rows_per_group = *[3, 1000].choose(rng).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::lake::{Lake, LakeFile};
 use crate::model::{Entity, Value, Version};
 use crate::oracle::{Oracle, Order, Stored, View, compare};
@@ -103,6 +103,22 @@ impl Scenario {
         Oracle::load(&self.stored.iter().collect::<Vec<_>>(), view, false)
     }
 
+    /// Asks the server; a bug of the server's comes with what it logged of it.
+    ///
+    /// # Errors
+    /// The server refuses or fails.
+    pub async fn ask(&self, client: &Client, sql: &str) -> Result<Answer> {
+        match client.query(sql).await {
+            Ok(answer) => Ok(answer),
+            Err(failure) if failure.code == tonic::Code::Internal => {
+                let log = self.server.log()?;
+                let last = log.lines().rfind(|line| line.contains("ERROR")).unwrap_or_default();
+                anyhow::bail!("the server fails on {sql}\n{failure}\n{last}")
+            }
+            Err(failure) => Err(failure).with_context(|| format!("the server fails on {sql}")),
+        }
+    }
+
     /// Asks server and oracle the same and compares.
     ///
     /// # Errors
@@ -124,7 +140,7 @@ impl Scenario {
         order: Order,
     ) -> Result<()> {
         let expected = oracle.query(oracle_sql)?;
-        let answer = client.query(sql).await.with_context(|| format!("the server fails on {sql}"))?;
+        let answer = self.ask(client, sql).await?;
         compare(&expected, &answer.schema, &answer.batches, order)
             .with_context(|| format!("{sql}\nstatement: {}", answer.plan["statement"].as_str().unwrap_or("none")))?;
         anyhow::ensure!(

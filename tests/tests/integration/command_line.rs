@@ -60,7 +60,7 @@ async fn a_server_that_is_told_to_stop_ends_well() -> Result<()> {
     scenario.client.query("SELECT * FROM things").await?;
     let Scenario { server, client, lake: _lake, database: _database, .. } = scenario;
     drop(client);
-    let status = server.stop(Duration::from_secs(30))?;
+    let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(30))).await??;
     assert!(status.success(), "{status}");
     Ok(())
 }

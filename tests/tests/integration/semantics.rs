@@ -342,7 +342,7 @@ async fn every_type_is_the_same_from_every_tier() -> Result<()> {
         let scenario = start(stored).await?;
         let oracle = scenario.oracle(View::default())?;
         scenario.check(&oracle, "SELECT * FROM everything", Order::Any).await?;
-        schemas.push(scenario.client.query("SELECT *, _tier FROM everything").await?.schema);
+        schemas.push(scenario.ask(&scenario.client, "SELECT *, _tier FROM everything").await?.schema);
     }
     assert_eq!(schemas[0], schemas[1]);
     assert_eq!(schemas[1], schemas[2]);
