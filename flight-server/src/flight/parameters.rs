@@ -2,9 +2,11 @@
 //! profits from (dictionaries, views, run ends) become the plain type of the same values.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::utils::batches_to_flight_data;
@@ -102,26 +104,39 @@ fn read(messages: &[FlightData]) -> Result<Vec<RecordBatch>, String> {
 }
 
 fn plain(row: RecordBatch) -> Outcome<RecordBatch> {
-    let schema = wire_schema::plain(row.schema_ref());
-    if &schema == row.schema_ref() {
+    let fields = wire_schema::plain(row.schema_ref());
+    let fields: Fields = fields.fields().iter().map(in_utc).collect();
+    if &fields == row.schema_ref().fields() {
         return Ok(row);
     }
     let columns = row
         .columns()
         .iter()
-        .zip(schema.fields())
+        .zip(&fields)
         .map(|(column, field)| cast(column, field.data_type()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::invalid(format!("a parameter has a type that cannot be bound: {error}")))?;
     let options = RecordBatchOptions::new().with_row_count(Some(row.num_rows()));
-    RecordBatch::try_new_with_options(schema, columns, &options).map_err(Failure::internal)
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(Failure::internal)
+}
+
+/// Names the zone of a timestamp by the offset of UTC. The value counts from the epoch whatever the zone is called, and
+/// names of zones need a database of them to be read.
+fn in_utc(field: &FieldRef) -> FieldRef {
+    match field.data_type() {
+        DataType::Timestamp(unit, Some(_)) => {
+            let data_type = DataType::Timestamp(*unit, Some("+00:00".into()));
+            Arc::new(field.as_ref().clone().with_data_type(data_type))
+        }
+        // Arrow's own enum: whatever else it has stays as it is.
+        _ => Arc::clone(field),
+    }
 }
 
 /// A stream without rows binds nothing, which is right only for a statement without parameters.
 fn no_row(messages: &[FlightData]) -> Outcome<Option<RecordBatch>> {
-    let schema = messages.first().and_then(|message| {
-        catch_unwind(AssertUnwindSafe(|| arrow::datatypes::Schema::try_from(message).ok())).ok()?
-    });
+    let schema =
+        messages.first().and_then(|message| catch_unwind(AssertUnwindSafe(|| Schema::try_from(message).ok())).ok()?);
     match schema {
         Some(schema) if schema.fields().is_empty() => Ok(None),
         Some(_) | None => Err(Failure::invalid("no row of parameters was bound, but a query takes exactly one")),

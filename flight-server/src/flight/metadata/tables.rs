@@ -83,11 +83,12 @@ fn column_metadata(entity: &Entity, field: &Field) -> HashMap<String, String> {
     metadata
 }
 
-/// The name of a type as GetXdbcTypeInfo lists it: precision and scale are told apart from it.
+/// The name of a type as GetXdbcTypeInfo and `information_schema.columns` write it. Precision and scale of a decimal are
+/// told apart from its name.
 fn type_name(duckdb_type: &str) -> String {
     match duckdb_type.split_once('(') {
         Some((name, rest)) if !rest.ends_with(']') => name.to_owned(),
-        Some(_) | None => duckdb_type.to_owned(),
+        Some(_) | None => duckdb_type.replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"),
     }
 }
 

@@ -91,6 +91,7 @@ async fn table_schemas_describe_their_columns() {
     assert_eq!(described("fare", "SCALE"), some("2"));
     assert_eq!(described("row_id", "TYPE_NAME"), some("UUID"));
     assert_eq!(described("row_id", "IS_READ_ONLY"), some("1"));
+    assert_eq!(described("created_at", "TYPE_NAME"), some("TIMESTAMP WITH TIME ZONE"));
 }
 
 #[tokio::test]

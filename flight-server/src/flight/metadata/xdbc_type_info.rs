@@ -52,7 +52,7 @@ fn types() -> Vec<XdbcTypeInfo> {
         datetime("TIME", Type::XdbcTime, 15, Some(6), "TIME '", Some(Subcode::XdbcSubcodeTime)),
         datetime("TIMESTAMP", Type::XdbcTimestamp, 26, Some(6), "TIMESTAMP '", Some(Subcode::XdbcSubcodeTimestamp)),
         datetime(
-            "TIMESTAMPTZ",
+            "TIMESTAMP WITH TIME ZONE",
             Type::XdbcTimestamp,
             29,
             Some(6),

@@ -1,6 +1,7 @@
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, Decimal128Array, DictionaryArray, Int32Array, ListArray, StringArray, StringViewArray};
+use arrow::array::{
+    Array, ArrayRef, Decimal128Array, DictionaryArray, Int32Array, ListArray, StringArray, StringViewArray,
+    TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Int8Type, Schema};
 use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 
@@ -33,6 +34,16 @@ fn encodings_become_plain_types() {
     let types: Vec<_> = bound.schema().fields().iter().map(|field| field.data_type().clone()).collect();
     assert_eq!(types[..3], [DataType::Utf8, DataType::Utf8, DataType::Decimal128(9, 2)]);
     assert_eq!(decode(encode(Some(&bound)).unwrap()).unwrap(), Some(bound));
+}
+
+#[test]
+fn a_timestamp_of_any_zone_keeps_its_instant() {
+    for zone in ["UTC", "America/New_York", "+05:30", "no such zone"] {
+        let batch = row(vec![("1", Arc::new(TimestampMicrosecondArray::from(vec![42]).with_timezone(zone)))]);
+        let bound = of_messages(&put(vec![batch])).unwrap().unwrap();
+        let expected = TimestampMicrosecondArray::from(vec![42]).with_timezone("+00:00");
+        assert_eq!(bound.column(0).as_ref(), &expected as &dyn Array);
+    }
 }
 
 #[test]
