@@ -85,7 +85,7 @@ fn query_node(node: &Json, depth: usize) -> Admitted {
             only(
                 node,
                 "a recursive WITH",
-                &["type", "modifiers", "cte_map", "cte_name", "union_all", "left", "right"],
+                &["type", "modifiers", "cte_map", "cte_name", "union_all", "left", "right", "aliases"],
             )?;
             query_node(&node["left"], depth)?;
             query_node(&node["right"], depth)

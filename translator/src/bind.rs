@@ -106,6 +106,11 @@ pub(crate) fn bind(mut node: Json, parameters: Vec<String>, catalog: &Catalog) -
         uses_natural: None,
     };
     binder.query(&mut node, &CteScope::default(), &Scopes::none())?;
+    for (reference, _) in &mut binder.references {
+        if reference.uses_hidden_columns() {
+            reference.columns.extend([Column::Tier, Column::DeletedAt]);
+        }
+    }
     binder.exclude_hidden(&mut node)?;
     let Binder { references, system_tables, names, .. } = binder;
     let references = references.into_iter().map(|(reference, _)| reference).collect();
@@ -132,7 +137,7 @@ impl Query {
 
     /// Whether any reference needs `_tier` or `_deleted_at`.
     pub fn uses_hidden_columns(&self) -> bool {
-        self.references.iter().any(|reference| reference.columns.iter().any(|column| column.is_hidden()))
+        self.references.iter().any(Reference::uses_hidden_columns)
     }
 
     /// A name for a generated relation that no name of the query collides with.
@@ -142,6 +147,13 @@ impl Query {
             name.push('_');
         }
         name
+    }
+}
+
+impl Reference {
+    /// Whether the reference offers `_tier` and `_deleted_at`: always both or none.
+    pub fn uses_hidden_columns(&self) -> bool {
+        self.columns.iter().any(|column| column.is_hidden())
     }
 }
 
@@ -198,7 +210,8 @@ impl Binder<'_> {
                         output = output.or(side_output);
                     }
                 }
-                for child in array_mut(&mut node["children"]) {
+                // A mutable index would add the field where it is absent.
+                for child in node.get_mut("children").map_or(&mut [][..], array_mut) {
                     let child_output = self.query(child, &ctes, scopes)?;
                     output = output.or(child_output);
                 }

@@ -87,7 +87,11 @@ impl ShapeDatabase {
     /// The tables that stand for a query's references while binding.
     pub(crate) fn name(&self, query: &Query, placeholder: Placeholder) -> QualifiedName {
         let (schema, table) = match placeholder {
-            Placeholder::Reference(index) => (HIDDEN_SCHEMA, query.references[index].entity.name.clone()),
+            Placeholder::Reference(index) => {
+                let reference = &query.references[index];
+                let schema = if reference.uses_hidden_columns() { HIDDEN_SCHEMA } else { "main" };
+                (schema, reference.entity.name.clone())
+            }
             Placeholder::System(index) => {
                 let SystemTable { schema, table } = &query.system_tables[index];
                 if schema == "system" { (SYSTEM_SCHEMA, table.clone()) } else { ("information_schema", table.clone()) }

@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
         assert!(error.message().contains("max_queued"));
         drop(permit);
-        admission.acquire().await.unwrap();
+        drop(admission.acquire().await.unwrap());
     }
 
     #[tokio::test]
