@@ -387,3 +387,26 @@ async fn an_empty_entity_has_its_schema() -> Result<()> {
     assert_eq!(scenario.client.query("SELECT count(*) AS n FROM things").await?.text(), "0");
     Ok(())
 }
+
+#[tokio::test]
+async fn hidden_columns_come_only_when_named() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.files = vec![LakeFile::base(&entity, "a.parquet", vec![live(1, 10, thing("base", 1))])];
+    stored.hot = vec![hot(live(2, 20, thing("hot", 2)))];
+    let scenario = start(stored).await?;
+    for (sql, expected) in [
+        ("SELECT *, _tier FROM things", 8),
+        ("SELECT _deleted_at, * FROM things", 8),
+        ("SELECT t.*, t._tier FROM things t WHERE t._tier = 'hot'", 8),
+        ("SELECT * FROM things WHERE _tier = 'hot'", 7),
+        ("SELECT * FROM things ORDER BY _tier, n LIMIT 1", 7),
+        ("SELECT * EXCLUDE (note) FROM things WHERE _deleted_at IS NULL", 6),
+        ("SELECT a.*, b._tier FROM things a JOIN things b USING (row_id)", 8),
+    ] {
+        let answer = scenario.ask(&scenario.client, sql).await?;
+        assert_eq!(answer.schema.fields().len(), expected, "{sql}: {:?}", answer.schema);
+        assert!(answer.row_count() > 0, "{sql} has no rows");
+    }
+    Ok(())
+}
