@@ -26,6 +26,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let config = Config::load(config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
     start_logging(&config.telemetry)?;
+    refuse_unenforced(&config)?;
     let catalog = read_catalog(&config.catalog.path)?;
     let pipeline = Arc::new(Pipeline::start(&config, catalog).await?);
 
@@ -66,6 +67,19 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         () = late => tracing::warn!("queries still ran after {DRAIN_LIMIT:?}; they are cut off"),
     }
     reload.abort();
+    Ok(())
+}
+
+/// What the configuration asks for and this version doesn't enforce must not look enforced.
+fn refuse_unenforced(config: &Config) -> anyhow::Result<()> {
+    if config.tls.is_some() {
+        bail!("[tls] is set, but this version serves plain text only; put a TLS proxy in front and remove [tls]");
+    }
+    if !config.auth.anonymous || !config.auth.users.is_empty() || config.auth.token.is_some() {
+        bail!(
+            "[auth] asks for logins, but this version lets everybody in; set auth.anonymous = true and no users or token"
+        );
+    }
     Ok(())
 }
 

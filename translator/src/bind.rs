@@ -346,10 +346,8 @@ impl Binder<'_> {
         self.names.insert(name.to_ascii_lowercase());
         self.names.insert(alias.to_ascii_lowercase());
         let is = |text: &str, wanted: &str| text.eq_ignore_ascii_case(wanted);
-        if catalog.is_empty() && schema.is_empty() {
-            if let Some(output) = ctes.get(&name) {
-                return Ok(FromItem::derived(&alias, renamed(output.clone(), &table["column_name_alias"])));
-            }
+        if let Some(output) = ctes.get(&name).filter(|_| catalog.is_empty() && schema.is_empty()) {
+            return Ok(FromItem::derived(&alias, renamed(output.clone(), &table["column_name_alias"])));
         }
         let own_catalog = catalog.is_empty() || is(&catalog, CATALOG_NAME);
         let system_schema = own_catalog

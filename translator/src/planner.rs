@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::bind::{Query, Reference};
 use crate::catalog::{Column, Entity};
-use crate::lake::{FileType, LakeFile};
+use crate::lake::{FileColumn, FileType, LakeFile};
 use crate::lake_read::{is_millis, read_expression, row_id_expression};
 use crate::options::{QueryOptions, Tier};
 use crate::plan::{Degradation, FederatedPlan, HotSource, LakeSource, MergeStrategy, ReferencePlan, Route};
@@ -311,16 +311,13 @@ fn check_file(file: &LakeFile, entity: &Entity) -> Result<(), PlanError> {
             return Err(wrong(name, &column.file_type, if name == "row_id" { "UUID" } else { "BIGINT milliseconds" }));
         }
     }
-    if let Some(column) = file.column("deleted_at") {
-        if !is_millis(&column.file_type) {
-            return Err(wrong("deleted_at", &column.file_type, "BIGINT milliseconds"));
-        }
+    if let Some(column) = file.column("deleted_at").filter(|column| !is_millis(&column.file_type)) {
+        return Err(wrong("deleted_at", &column.file_type, "BIGINT milliseconds"));
     }
     for attribute in &entity.attributes {
-        if let Some(column) = file.column(&attribute.column) {
-            if read_expression("", &column.file_type, attribute, "").is_none() {
-                return Err(wrong(&attribute.column, &column.file_type, &attribute.duckdb_type()));
-            }
+        let unreadable = |column: &&FileColumn| read_expression("", &column.file_type, attribute, "").is_none();
+        if let Some(column) = file.column(&attribute.column).filter(unreadable) {
+            return Err(wrong(&attribute.column, &column.file_type, &attribute.duckdb_type()));
         }
     }
     Ok(())

@@ -263,7 +263,7 @@ async fn a_uuid_is_told_from_its_annotation() {
         SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(WriterProperties::default())).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    let ids = [vec![0xff; 16], vec![0x01; 16]].map(|id| FixedLenByteArray::from(id));
+    let ids = [vec![0xff; 16], vec![0x01; 16]].map(FixedLenByteArray::from);
     column.typed::<FixedLenByteArrayType>().write_batch(&ids, None, None).unwrap();
     column.close().unwrap();
     group.close().unwrap();

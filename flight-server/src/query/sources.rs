@@ -83,10 +83,9 @@ impl Sources {
             self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
             snapshot.finish().await.map_err(postgres_error)?;
         }
-        if self.lists(options) {
-            if let Some(listings) = self.list_all(&entities, options, &mut facts).await? {
-                self.files_of_listings(listings, options, &mut facts).await?;
-            }
+        let listings = if self.lists(options) { self.list_all(&entities, options, &mut facts).await? } else { None };
+        if let Some(listings) = listings {
+            self.files_of_listings(listings, options, &mut facts).await?;
         }
         plan(query, &facts, options, &self.tables).map_err(plan_error)
     }
