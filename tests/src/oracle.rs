@@ -55,6 +55,8 @@ impl Default for View {
 pub struct Winner {
     pub tier: &'static str,
     pub version: Version,
+    /// Whether `created_at` is known: a hot tombstone without an `entity_main` row has none.
+    pub is_created_at_known: bool,
 }
 
 impl Stored {
@@ -78,7 +80,7 @@ impl Stored {
                     version.values = vec![Value::Null; self.entity.attributes.len()];
                 }
                 let key = (version.changed_at, 3, version.is_deleted(), String::new());
-                offer(&mut candidates, Candidate { key, tier: "hot", version });
+                offer(&mut candidates, Candidate { key, tier: "hot", version, is_created_at_known: hot.has_main });
             }
         }
         for file in &self.files {
@@ -100,13 +102,17 @@ impl Stored {
                     }
                 }
                 let key = (version.changed_at, rank, version.is_deleted(), file.path.clone());
-                offer(&mut candidates, Candidate { key, tier: file.tier.as_str(), version });
+                offer(&mut candidates, Candidate { key, tier: file.tier.as_str(), version, is_created_at_known: true });
             }
         }
         candidates
             .into_values()
             .filter(|candidate| view.include_deleted || !candidate.version.is_deleted())
-            .map(|candidate| Winner { tier: candidate.tier, version: candidate.version })
+            .map(|candidate| Winner {
+                tier: candidate.tier,
+                version: candidate.version,
+                is_created_at_known: candidate.is_created_at_known,
+            })
             .collect()
     }
 }
@@ -116,6 +122,7 @@ struct Candidate {
     key: (i64, u8, bool, String),
     tier: &'static str,
     version: Version,
+    is_created_at_known: bool,
 }
 
 fn offer(candidates: &mut HashMap<Uuid, Candidate>, candidate: Candidate) {
@@ -191,7 +198,7 @@ fn load_entity(duckdb: &duckdb::Connection, stored: &Stored, view: View, hidden:
             for (attribute, value) in entity.attributes.iter().zip(&version.values) {
                 fields.push(value.duckdb_literal(attribute.kind));
             }
-            fields.push(time(version.created_at));
+            fields.push(if winner.is_created_at_known { time(version.created_at) } else { "NULL".to_owned() });
             fields.push(time(version.changed_at));
             if hidden {
                 fields.push(format!("'{}'", winner.tier));
