@@ -1,6 +1,7 @@
 //! The query pipeline: SQL and options in, a plan and a stream of record batches out. Knows neither tonic nor Flight.
 
 mod admission;
+mod delta_ids;
 mod error;
 mod parameters;
 mod pipeline;
@@ -9,6 +10,7 @@ mod run;
 mod sources;
 mod statement;
 pub(crate) mod system_tables;
+mod unique_files;
 
 pub use error::{ErrorKind, QueryError};
 pub use pipeline::{Pipeline, StartError};

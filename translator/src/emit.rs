@@ -16,7 +16,7 @@ use crate::error::TranslateError;
 use crate::lake::{FileType, LakeFile};
 use crate::lake_read::read_expression;
 use crate::options::Tier;
-use crate::plan::{FederatedPlan, LakeSource, MergeStrategy, ReferencePlan};
+use crate::plan::{FederatedPlan, LakeSource, MergeStrategy, ReferencePlan, ScannedFile};
 use crate::quote::{Ident, duckdb_text};
 use crate::tree::{ctes, select_star_from_node, statement_document, text};
 
@@ -247,36 +247,28 @@ fn lake_relation(
     context: EmitContext<'_>,
     push: &mut dyn FnMut(String, bool, String) -> String,
 ) -> String {
-    let anti_join = |id_relation: Option<&str>| {
-        id_relation
-            .map(|ids| format!(" ANTI JOIN {ids} d ON f.row_id = d.row_id", ids = Ident(ids)))
-            .unwrap_or_default()
-    };
-    let scans = |sources: &[&Option<LakeSource>], with_path: bool| {
-        let files: Vec<&LakeFile> =
+    let scanned = |sources: &[&Option<LakeSource>], ids: Option<&str>, with_path: bool| {
+        let files: Vec<&ScannedFile> =
             sources.iter().filter_map(|source| source.as_ref()).flat_map(|source| &source.files).collect();
-        file_scans(reference, &files, with_path, context.lake_prefix)
+        scan_without(reference, &files, ids, with_path, context.lake_prefix)
     };
+    let has = |source: &Option<LakeSource>| source.as_ref().is_some_and(|source| !source.files.is_empty());
     match reference.merge {
         MergeStrategy::Window => {
-            let scans = scans(&[&reference.warm, &reference.cold], true);
-            format!("SELECT * EXCLUDE (_tc_path) FROM ({scans}) f{} QUALIFY {NEWEST}", anti_join(dirty))
+            let scan = scanned(&[&reference.warm, &reference.cold], dirty, true);
+            let candidates = reference.prefilter.as_ref().map_or_else(String::new, |condition| {
+                format!(" WHERE row_id IN (SELECT row_id FROM ({scan}) WHERE {condition})")
+            });
+            format!("SELECT * EXCLUDE (_tc_path) FROM ({scan}){candidates} QUALIFY {NEWEST}")
         }
-        MergeStrategy::None => {
-            let scans = scans(&[&reference.warm, &reference.cold], false);
-            format!("SELECT * FROM ({scans}) f{}", anti_join(dirty))
-        }
+        MergeStrategy::None => scanned(&[&reference.warm, &reference.cold], dirty, false),
         MergeStrategy::Layered => {
-            let has = |source: &Option<LakeSource>| source.as_ref().is_some_and(|source| !source.files.is_empty());
             let mut parts = Vec::new();
             let mut superseded = dirty.map(str::to_owned);
             if has(&reference.warm) {
-                let delta_scan = scans(&[&reference.warm], true);
-                let delta = push(
-                    name("delta"),
-                    true,
-                    format!("SELECT * EXCLUDE (_tc_path) FROM ({delta_scan}) f{} QUALIFY {NEWEST}", anti_join(dirty)),
-                );
+                let scan = scanned(&[&reference.warm], dirty, true);
+                let newest = format!("SELECT * EXCLUDE (_tc_path) FROM ({scan}) QUALIFY {NEWEST}");
+                let delta = push(name("delta"), true, newest);
                 parts.push(format!("SELECT * FROM {}", Ident(&delta)));
                 if has(&reference.cold) {
                     let dirty = dirty.map(|dirty| format!(" UNION ALL SELECT row_id FROM {}", Ident(dirty)));
@@ -288,12 +280,31 @@ fn lake_relation(
                 }
             }
             if has(&reference.cold) {
-                let base_scan = scans(&[&reference.cold], false);
-                parts.push(format!("SELECT * FROM ({base_scan}) f{}", anti_join(superseded.as_deref())));
+                parts.push(scanned(&[&reference.cold], superseded.as_deref(), false));
             }
             parts.join(" UNION ALL ")
         }
     }
+}
+
+/// Scans files; of those that may hold superseded ids, without the rows in the relation `ids`.
+fn scan_without(
+    reference: &ReferencePlan,
+    files: &[&ScannedFile],
+    ids: Option<&str>,
+    with_path: bool,
+    lake_prefix: &str,
+) -> String {
+    let (checked, whole): (Vec<&ScannedFile>, Vec<&ScannedFile>) =
+        files.iter().partition(|scanned| scanned.anti_join && ids.is_some());
+    let scans = |files: Vec<&ScannedFile>| {
+        let files: Vec<&LakeFile> = files.into_iter().map(|scanned| &scanned.file).collect();
+        (!files.is_empty()).then(|| file_scans(reference, &files, with_path, lake_prefix))
+    };
+    let checked = scans(checked)
+        .zip(ids)
+        .map(|(scans, ids)| format!("SELECT * FROM ({scans}) f ANTI JOIN {} d ON f.row_id = d.row_id", Ident(ids)));
+    checked.into_iter().chain(scans(whole)).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
 /// One `read_parquet` with an explicit list for each set of files that read alike. `union_by_name` would open every

@@ -71,6 +71,31 @@ pub enum FileType {
     Other(String),
 }
 
+/// A set of row ids, asked whether any of them lies in a range.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IdSet(Vec<u128>);
+
+impl IdSet {
+    pub fn new(mut ids: Vec<u128>) -> Self {
+        ids.sort_unstable();
+        ids.dedup();
+        Self(ids)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an id lies in `low..=high`.
+    pub fn any_within(&self, (low, high): (u128, u128)) -> bool {
+        self.0.get(self.0.partition_point(|id| *id < low)).is_some_and(|id| *id <= high)
+    }
+}
+
 impl LakeFile {
     /// Finds a column; names are case-insensitive, as in DuckDB.
     pub fn column(&self, name: &str) -> Option<&FileColumn> {

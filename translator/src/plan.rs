@@ -56,6 +56,9 @@ pub struct ReferencePlan {
     pub merge: MergeStrategy,
     /// What proves that the strategy is right.
     pub merge_proof: String,
+    /// For [`MergeStrategy::Window`]: a condition that winners of the answer meet. Only rows with a version that meets it
+    /// go through the window.
+    pub prefilter: Option<String>,
     pub hot: Option<HotSource>,
     pub warm: Option<LakeSource>,
     pub cold: Option<LakeSource>,
@@ -78,12 +81,18 @@ pub struct LakeSource {
     pub tier: Tier,
     pub files_total: usize,
     /// Files that are read, by path.
-    pub files: Vec<LakeFile>,
-    /// Of those, files whose rows must be checked against superseded ids.
-    pub anti_join_files: usize,
+    pub files: Vec<ScannedFile>,
     /// Conditions that DuckDB can push into the scan of these files.
     pub pushed: Vec<String>,
     pub residual: Vec<String>,
+}
+
+/// A file that is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScannedFile {
+    pub file: LakeFile,
+    /// Whether it may hold superseded ids, so that its rows must be checked against them.
+    pub anti_join: bool,
 }
 
 /// What is missing from an answer.
@@ -164,7 +173,7 @@ impl ReferencePlan {
 
     /// All files that are read, delta before base.
     pub fn files(&self) -> impl Iterator<Item = &LakeFile> {
-        [&self.warm, &self.cold].into_iter().flatten().flat_map(|source| &source.files)
+        [&self.warm, &self.cold].into_iter().flatten().flat_map(LakeSource::lake_files)
     }
 }
 
@@ -183,7 +192,11 @@ impl HotSource {
 
 impl LakeSource {
     pub fn row_estimate(&self) -> u64 {
-        self.files.iter().map(|file| file.row_count).sum()
+        self.lake_files().map(|file| file.row_count).sum()
+    }
+
+    fn lake_files(&self) -> impl Iterator<Item = &LakeFile> {
+        self.files.iter().map(|scanned| &scanned.file)
     }
 
     fn to_json(&self) -> Json {
@@ -192,11 +205,11 @@ impl LakeSource {
             "engine": "parquet",
             "files_total": self.files_total,
             "files_scanned": self.files.len(),
-            "bytes": self.files.iter().map(|file| file.bytes).sum::<u64>(),
+            "bytes": self.lake_files().map(|file| file.bytes).sum::<u64>(),
             "row_estimate": self.row_estimate(),
             "pushed": self.pushed,
             "residual": self.residual,
-            "anti_join_files": self.anti_join_files,
+            "anti_join_files": self.files.iter().filter(|scanned| scanned.anti_join).count(),
         })
     }
 }

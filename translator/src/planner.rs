@@ -1,16 +1,19 @@
 //! The planner: a bound query and the facts of the moment to a [`FederatedPlan`]. A function of its input alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::bind::{Query, Reference};
 use crate::catalog::{Column, Entity};
-use crate::lake::{FileColumn, FileType, LakeFile};
+use crate::lake::{FileColumn, FileType, IdSet, LakeFile};
 use crate::lake_read::{is_millis, read_expression, row_id_expression};
 use crate::options::{QueryOptions, Tier};
-use crate::plan::{Degradation, FederatedPlan, HotSource, LakeSource, MergeStrategy, ReferencePlan, Route};
+use crate::plan::{
+    Degradation, FederatedPlan, HotSource, LakeSource, MergeStrategy, ReferencePlan, Route, ScannedFile,
+};
 use crate::postgres::{PushedPredicate, TableNames, hot_statement};
 use crate::predicate::Predicate;
-use crate::prune::may_hold;
+use crate::prune::{may_hold, selectivity};
 
 /// What the planner knows of the moment.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +22,10 @@ pub struct Facts {
     pub dirty_rows: BTreeMap<i16, u64>,
     /// Files by `schema_id`, both tiers, by path.
     pub files: BTreeMap<i16, Vec<LakeFile>>,
+    /// The dirty ids by `schema_id`, when they are known.
+    pub dirty_ids: BTreeMap<i16, Arc<IdSet>>,
+    /// The row ids of delta files by path, when they are known.
+    pub delta_ids: BTreeMap<String, Arc<IdSet>>,
     /// What is missing, and why (a source is down and the options give leave).
     pub degraded: Degradation,
     /// Notes for the client.
@@ -75,6 +82,14 @@ pub fn plan(
     Ok(plan)
 }
 
+/// Whether the row ids of delta files would sharpen the plan: under `layered` they tell which base files need no
+/// anti-join.
+pub fn wants_delta_ids(files: &[LakeFile]) -> bool {
+    let files: Vec<&LakeFile> = files.iter().collect();
+    let has = |tier| files.iter().any(|file| file.tier == tier);
+    has(Tier::Warm) && has(Tier::Cold) && merge_strategy(&files, false).0 == MergeStrategy::Layered
+}
+
 fn route(references: &[ReferencePlan], options: &QueryOptions, degraded: &Degradation) -> (Route, String) {
     let hot = references.iter().any(|reference| reference.hot.is_some());
     let lake = references.iter().any(|reference| reference.files().next().is_some());
@@ -125,15 +140,26 @@ fn plan_reference(
     }
     let predicates: Vec<&Predicate> =
         reference.conjuncts.iter().filter_map(|conjunct| conjunct.predicate.as_ref().ok()).collect();
-    let (merge, merge_proof) = merge_strategy(&files, dirty_rows.unwrap_or(0) > 0);
-    let source = |tier| lake_source(reference, &files, &predicates, tier, merge, dirty_rows.unwrap_or(0) > 0);
+    let any_dirty = dirty_rows.is_some_and(|rows| rows > 0);
+    let (merge, merge_proof) = merge_strategy(&files, any_dirty);
+    let superseding = Superseding {
+        dirty: any_dirty.then(|| facts.dirty_ids.get(&entity.schema_id).map(Arc::as_ref)),
+        delta: files
+            .iter()
+            .filter(|file| file.tier == Tier::Warm && merge == MergeStrategy::Layered)
+            .map(|file| (*file, facts.delta_ids.get(&file.path).map(Arc::as_ref)))
+            .collect(),
+    };
+    let source = |tier| lake_source(reference, &files, &predicates, tier, merge, &superseding);
+    let prefilter = (merge == MergeStrategy::Window).then(|| prefilter(entity, &files, &predicates)).flatten();
     Ok(ReferencePlan {
-        entity: std::sync::Arc::clone(entity),
+        entity: Arc::clone(entity),
         alias: reference.alias.clone(),
         columns,
         dirty_rows,
         merge,
         merge_proof,
+        prefilter,
         hot,
         warm: source(Tier::Warm),
         cold: source(Tier::Cold),
@@ -172,7 +198,7 @@ fn lake_source(
     predicates: &[&Predicate],
     tier: Tier,
     merge: MergeStrategy,
-    any_dirty: bool,
+    superseding: &Superseding<'_>,
 ) -> Option<LakeSource> {
     let of_tier: Vec<&LakeFile> = files.iter().copied().filter(|file| file.tier == tier).collect();
     if of_tier.is_empty() {
@@ -184,13 +210,13 @@ fn lake_source(
         MergeStrategy::Layered => tier == Tier::Cold,
         MergeStrategy::None => true,
     };
-    let files: Vec<LakeFile> = of_tier
+    let files: Vec<ScannedFile> = of_tier
         .iter()
         .filter(|file| file.row_count > 0)
         .filter(|file| {
             predicates.iter().all(|predicate| may_hold(file, &reference.entity, predicate, !filters_at_scan))
         })
-        .map(|file| (*file).clone())
+        .map(|file| ScannedFile { file: (*file).clone(), anti_join: superseding.may_reach(file) })
         .collect();
     let mut pushed = Vec::new();
     let mut residual = reference.kept_back.clone();
@@ -203,9 +229,46 @@ fn lake_source(
             Err(reason) => residual.push(format!("{}: {reason}", conjunct.text)),
         }
     }
-    let superseding = any_dirty || (merge == MergeStrategy::Layered && tier == Tier::Cold);
-    let anti_join_files = if superseding { files.len() } else { 0 };
-    Some(LakeSource { tier, files_total: of_tier.len(), files, anti_join_files, pushed, residual })
+    Some(LakeSource { tier, files_total: of_tier.len(), files, pushed, residual })
+}
+
+/// What supersedes versions in files: dirty ids, and under `layered` delta rows over base rows.
+struct Superseding<'a> {
+    /// The dirty ids: nothing is dirty, or the ids if they are known.
+    dirty: Option<Option<&'a IdSet>>,
+    /// Delta files with their ids if they are known.
+    delta: Vec<(&'a LakeFile, Option<&'a IdSet>)>,
+}
+
+impl Superseding<'_> {
+    /// Whether a row of the file may be superseded; false is certain.
+    fn may_reach(&self, file: &LakeFile) -> bool {
+        let Some(range) = file.row_id_range else { return self.dirty.is_some() || !self.delta.is_empty() };
+        let reached_by = |ids: Option<&IdSet>| ids.is_none_or(|ids| ids.any_within(range));
+        self.dirty.is_some_and(reached_by)
+            || (file.tier == Tier::Cold
+                && self.delta.iter().any(|(delta, ids)| may_share_rows(delta, file) && reached_by(*ids)))
+    }
+}
+
+/// Rows of which no version passes the filter need no window. Worth a second scan only when few rows pass.
+fn prefilter(entity: &Entity, files: &[&LakeFile], predicates: &[&Predicate]) -> Option<String> {
+    const WORTH_A_SCAN: f64 = 0.15;
+    let useful: Vec<&Predicate> =
+        predicates.iter().copied().filter(|predicate| !reads_row_id_only(predicate)).collect();
+    let share: f64 = useful.iter().map(|predicate| selectivity(files, entity, predicate)).product();
+    if useful.is_empty() || share > WORTH_A_SCAN {
+        return None;
+    }
+    // `created_at` and `updated_at` have other names inside the scans.
+    let on_attributes = |predicate: &&Predicate| {
+        let mut columns = Vec::new();
+        predicate.columns(&mut columns);
+        columns.iter().all(|column| matches!(column, Column::RowId | Column::Attribute(_)))
+    };
+    let conditions: Vec<String> =
+        useful.into_iter().filter(on_attributes).map(|predicate| predicate.to_duckdb(entity, None)).collect();
+    (!conditions.is_empty()).then(|| conditions.join(" AND "))
 }
 
 fn reads_row_id_only(predicate: &Predicate) -> bool {

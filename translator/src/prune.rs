@@ -83,3 +83,54 @@ fn compare(left: &Value, right: &Value) -> Option<Ordering> {
 fn is_nan(value: &Value) -> bool {
     matches!(value, Value::Double(value) if value.is_nan())
 }
+
+/// About which share of the versions in `files` satisfies `predicate`, between 0 and 1. A guess for choosing between two
+/// right ways.
+pub(crate) fn selectivity(files: &[&LakeFile], entity: &Entity, predicate: &Predicate) -> f64 {
+    const EQUAL: f64 = 0.05;
+    const RANGE: f64 = 0.35;
+    match predicate {
+        Predicate::And(parts) => parts.iter().map(|part| selectivity(files, entity, part)).product(),
+        Predicate::Or(parts) => parts.iter().map(|part| selectivity(files, entity, part)).sum::<f64>().min(1.0),
+        Predicate::Not(inner) => 1.0 - selectivity(files, entity, inner),
+        #[expect(clippy::cast_precision_loss, reason = "a guess")]
+        Predicate::In { values, .. } => (EQUAL * values.len() as f64).min(1.0),
+        Predicate::Compare { op: CompareOp::Equal, value: Value::Bool(_), .. } => 0.5,
+        Predicate::Compare { op: CompareOp::Equal, .. }
+        | Predicate::Distinct { negated: true, .. }
+        | Predicate::IsNull { .. }
+        | Predicate::Like { .. }
+        | Predicate::Text { .. }
+        | Predicate::ListContains { .. } => EQUAL,
+        Predicate::Compare { op: CompareOp::NotEqual, .. } | Predicate::Distinct { .. } => 1.0,
+        Predicate::Compare { column, op, value } => range_share(files, entity, *column, *op, value).unwrap_or(RANGE),
+    }
+}
+
+/// The share of a column's range, over all files, that a comparison leaves; `None` when the range isn't known.
+fn range_share(files: &[&LakeFile], entity: &Entity, column: Column, op: CompareOp, value: &Value) -> Option<f64> {
+    let mut range: Option<(f64, f64)> = None;
+    for file in files.iter().filter(|file| file.row_count > 0) {
+        let (low, high) = bounds(file, entity, column, false)?;
+        let (low, high) = (as_number(&low)?, as_number(&high)?);
+        range = Some(range.map_or((low, high), |(least, greatest)| (least.min(low), greatest.max(high))));
+    }
+    let (low, high) = range?;
+    let below = ((as_number(value)? - low) / (high - low).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
+    Some(match op {
+        CompareOp::Less | CompareOp::LessOrEqual => below,
+        _ => 1.0 - below,
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a guess")]
+fn as_number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Int(value) => Some(*value as f64),
+        Value::Decimal { unscaled, scale } => Some(*unscaled as f64 / 10f64.powi(i32::from(*scale))),
+        Value::Double(value) => value.is_finite().then_some(*value),
+        Value::Date(days) => Some(f64::from(*days) * 86_400_000_000.0),
+        Value::Timestamp(micros) => Some(*micros as f64),
+        Value::Bool(_) | Value::Text(_) | Value::Uuid(_) => None,
+    }
+}

@@ -37,7 +37,7 @@ pub struct Pipeline {
 #[derive(Debug)]
 struct Inner {
     shape: RwLock<Arc<ShapeDatabase>>,
-    engine: Engine,
+    engine: Arc<Engine>,
     sources: Sources,
     admission: Admission,
     running: RunningQueries,
@@ -110,15 +110,15 @@ impl Pipeline {
             extension_directory: config.duckdb.extension_directory.clone(),
             lake: access,
         };
-        let engine = Engine::open(&settings)?;
+        let engine = Arc::new(Engine::open(&settings)?);
         let shape = ShapeDatabase::new(catalog)?;
         let vocabulary = Arc::new(shape.vocabulary()?);
         let tables = table_names(&config.postgres.tables);
         Ok(Self {
             inner: Arc::new(Inner {
                 shape: RwLock::new(Arc::new(shape)),
+                sources: Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine)),
                 engine,
-                sources: Sources::new(postgres, lake, config.lake.catalog, tables),
                 admission: Admission::new(config.query.max_concurrent, config.query.max_queued),
                 running: RunningQueries::default(),
                 defaults: config.query.defaults.clone(),

@@ -15,20 +15,22 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use translator::Query;
 use translator::catalog::Entity;
 use translator::emit::{dirty_table, hot_table};
-use translator::lake::LakeFile;
+use translator::lake::{IdSet, LakeFile};
 use translator::options::{Consistency, QueryOptions, Tier};
 use translator::plan::FederatedPlan;
 use translator::planner::{Facts, PlanError, plan};
 use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_sql};
 
+use super::delta_ids::{DeltaIds, row_ids};
 use super::error::{ErrorKind, QueryError};
+use super::unique_files::UniqueFiles;
 use crate::config::LakeCatalog;
-use crate::engine::create_temporary_table;
 use crate::engine::duckdb::{Connection, DuckError};
+use crate::engine::{Engine, create_temporary_table};
 use crate::lake::{Lake, LakeError, LakeErrorKind, Listing};
 use crate::postgres::{PostgresError, PostgresErrorKind, PostgresSource, Snapshot, dirty_ids_schema, hot_schema};
 
@@ -44,7 +46,20 @@ pub(super) struct Sources {
     pub(super) tables: TableNames,
     /// The last listing of each entity, by `schema_id`.
     known: Mutex<HashMap<i16, Listing>>,
+    delta_ids: DeltaIds,
+    unique_files: UniqueFiles,
+    engine: Arc<Engine>,
 }
+
+/// Dirty sets by `schema_id`: their sizes, and their ids unless there are very many.
+#[derive(Debug, Default)]
+struct DirtySets {
+    rows: BTreeMap<i16, u64>,
+    ids: BTreeMap<i16, Arc<IdSet>>,
+}
+
+/// More ids than this aren't kept in memory; every base file then counts as one that may hold superseded rows.
+const MAX_KNOWN_IDS: usize = 2_000_000;
 
 /// What one source delivered, for the plan's `execution`.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +78,23 @@ pub(super) struct Loaded {
 }
 
 impl Sources {
-    pub(super) fn new(postgres: PostgresSource, lake: Lake, lake_catalog: LakeCatalog, tables: TableNames) -> Self {
-        Self { postgres, lake, lake_catalog, tables, known: Mutex::default() }
+    pub(super) fn new(
+        postgres: PostgresSource,
+        lake: Lake,
+        lake_catalog: LakeCatalog,
+        tables: TableNames,
+        engine: Arc<Engine>,
+    ) -> Self {
+        Self {
+            postgres,
+            lake,
+            lake_catalog,
+            tables,
+            known: Mutex::default(),
+            delta_ids: DeltaIds::default(),
+            unique_files: UniqueFiles::default(),
+            engine,
+        }
     }
 
     /// Plans a query; reads no row.
@@ -107,15 +137,15 @@ impl Sources {
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
                         self.load_dirty_ids(&entities, snapshot, connection).await
                     }
-                    _ => Ok(BTreeMap::new()),
+                    _ => Ok(DirtySets::default()),
                 }
             };
             let listed = async {
                 if self.lists(options) { self.list_all(&entities, options, &mut facts).await } else { Ok(None) }
             };
-            let (dirty_rows, listings) = futures::join!(ids, listed);
-            facts.dirty_rows = dirty_rows?;
-            let listings = listings?;
+            let (dirty, listings) = futures::join!(ids, listed);
+            let (dirty, listings) = (dirty?, listings?);
+            (facts.dirty_rows, facts.dirty_ids) = (dirty.rows, dirty.ids);
             let settled = snapshot.is_none() || listings.is_none() || before == listings;
             if settled || attempt == SNAPSHOT_ATTEMPTS {
                 if !settled {
@@ -136,6 +166,7 @@ impl Sources {
         if let Some(snapshot) = &mut snapshot {
             self.files_of_manifest(&entities, snapshot, options, &mut facts).await?;
         }
+        facts.delta_ids = self.delta_ids.of(&facts.files, connection, &self.lake).await?;
         let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
         let mut hot = Vec::new();
         if let Some(mut snapshot) = snapshot {
@@ -276,6 +307,9 @@ impl Sources {
                     },
                 }
             };
+            let mut files = files;
+            self.unique_files.mark(&mut files);
+            self.unique_files.check_in_background(&files, &self.engine, &self.lake.duckdb_root());
             facts.files.insert(schema_id, files);
         }
         Ok(())
@@ -308,15 +342,24 @@ impl Sources {
         entities: &[Arc<Entity>],
         snapshot: &mut Snapshot,
         connection: &Arc<Connection>,
-    ) -> Result<BTreeMap<i16, u64>, QueryError> {
-        let mut counts = BTreeMap::new();
+    ) -> Result<DirtySets, QueryError> {
+        let mut sets = DirtySets::default();
         for entity in entities {
             let sql = dirty_ids_sql(&self.tables, entity.schema_id);
-            let mut ids = snapshot.dirty_ids(&sql).await.map_err(postgres_error)?;
-            append_all(connection, dirty_table(entity.schema_id), dirty_ids_schema(), &mut ids).await?;
-            counts.insert(entity.schema_id, ids.total());
+            let mut stream = snapshot.dirty_ids(&sql).await.map_err(postgres_error)?;
+            let mut ids = Vec::new();
+            let mut seen = stream.by_ref().inspect_ok(|batch| {
+                if ids.len() < MAX_KNOWN_IDS {
+                    ids.extend(row_ids(batch));
+                }
+            });
+            append_all(connection, dirty_table(entity.schema_id), dirty_ids_schema(), &mut seen).await?;
+            sets.rows.insert(entity.schema_id, stream.total());
+            if ids.len() < MAX_KNOWN_IDS {
+                sets.ids.insert(entity.schema_id, Arc::new(IdSet::new(ids)));
+            }
         }
-        Ok(counts)
+        Ok(sets)
     }
 }
 

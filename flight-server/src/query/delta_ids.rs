@@ -1,0 +1,86 @@
+//! Row ids of delta files, remembered: they tell which base files hold superseded rows. Delta files are small and never
+//! change, so each is read once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{AsArray, RecordBatch};
+use translator::lake::{IdSet, LakeFile};
+use translator::options::Tier;
+use translator::planner::wants_delta_ids;
+use translator::quote::duckdb_text;
+
+use super::error::QueryError;
+use super::run::execution_error;
+use crate::engine::duckdb::{Connection, DuckError};
+use crate::lake::Lake;
+
+/// Ids that are remembered in all (16 bytes each).
+const MAX_IDS: usize = 4_000_000;
+/// Larger delta files aren't read for their ids: compaction is due.
+const MAX_FILE_ROWS: u64 = 1_000_000;
+
+/// A cache of row ids by path and size.
+#[derive(Debug, Default)]
+pub(super) struct DeltaIds(Mutex<HashMap<(String, u64), Arc<IdSet>>>);
+
+impl DeltaIds {
+    /// The ids of the delta files among `files`, by path; files that are too large are left out, and so are
+    /// entities that the planner needs none of.
+    pub(super) async fn of(
+        &self,
+        files: &BTreeMap<i16, Vec<LakeFile>>,
+        connection: &Arc<Connection>,
+        lake: &Lake,
+    ) -> Result<BTreeMap<String, Arc<IdSet>>, QueryError> {
+        let mut found = BTreeMap::new();
+        for files in files.values().filter(|files| wants_delta_ids(files)) {
+            let wanted = files.iter().filter(|file| file.tier == Tier::Warm && file.row_count <= MAX_FILE_ROWS);
+            for file in wanted {
+                let key = (file.path.clone(), file.bytes);
+                let known = self.lock().get(&key).cloned();
+                let ids = match known {
+                    Some(ids) => ids,
+                    None => {
+                        let (connection, url) = (Arc::clone(connection), lake.duckdb_url(&file.path));
+                        let read = tokio::task::spawn_blocking(move || read_ids(&connection, &url));
+                        let ids = Arc::new(read.await.map_err(QueryError::internal)?.map_err(execution_error)?);
+                        let mut cache = self.lock();
+                        if cache.values().map(|ids| ids.len()).sum::<usize>() + ids.len() > MAX_IDS {
+                            cache.clear();
+                        }
+                        cache.insert(key, Arc::clone(&ids));
+                        ids
+                    }
+                };
+                found.insert(file.path.clone(), ids);
+            }
+        }
+        Ok(found)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, u64), Arc<IdSet>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_ids(connection: &Connection, url: &str) -> Result<IdSet, DuckError> {
+    // A UUID leaves DuckDB as text; its 16 bytes leave as they are.
+    let sql = format!(
+        "SELECT from_hex(replace(CAST(CAST(row_id AS UUID) AS VARCHAR), '-', '')) FROM read_parquet([{}], hive_partitioning = false)",
+        duckdb_text(url)
+    );
+    let (_, batches) = connection.query(&sql)?;
+    Ok(IdSet::new(batches.iter().flat_map(row_ids).collect()))
+}
+
+/// The ids in the first column of a batch of 16-byte values.
+pub(super) fn row_ids(batch: &RecordBatch) -> Vec<u128> {
+    let column = batch.column(0);
+    let id = |bytes: &[u8]| bytes.try_into().ok().map(u128::from_be_bytes);
+    match (column.as_fixed_size_binary_opt(), column.as_binary_opt::<i32>()) {
+        (Some(ids), _) => ids.iter().flatten().filter_map(id).collect(),
+        (None, Some(ids)) => ids.iter().flatten().filter_map(id).collect(),
+        (None, None) => Vec::new(),
+    }
+}

@@ -1,0 +1,83 @@
+//! Which files hold each row once: a one-time check of an immutable file, remembered. It runs behind the queries, so the
+//! first ones over a file that other software wrote use the `window` strategy and later ones may use `layered`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::AsArray;
+use translator::lake::LakeFile;
+use translator::options::Tier;
+use translator::quote::duckdb_text;
+
+use crate::engine::Engine;
+use crate::engine::duckdb::DuckError;
+
+/// Path and size.
+type FileKey = (String, u64);
+
+/// Answers by file; `None` while a check is under way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct UniqueFiles(Arc<Mutex<HashMap<FileKey, Option<bool>>>>);
+
+impl UniqueFiles {
+    /// Marks the files that are known to hold each row once.
+    pub(super) fn mark(&self, files: &mut [LakeFile]) {
+        let known = self.lock();
+        for file in files.iter_mut().filter(|file| !file.unique_rows) {
+            file.unique_rows = known.get(&key(file)).copied().flatten() == Some(true);
+        }
+    }
+
+    /// Checks base files that nothing is known of, one after the other, on a thread of its own.
+    pub(super) fn check_in_background(&self, files: &[LakeFile], engine: &Arc<Engine>, lake_root: &str) {
+        let mut unknown = Vec::new();
+        {
+            let mut known = self.lock();
+            if known.values().any(Option::is_none) {
+                // One batch of checks at a time: queries come first.
+                return;
+            }
+            for file in files.iter().filter(|file| file.tier == Tier::Cold && !file.unique_rows && file.row_count > 0) {
+                let key = key(file);
+                if !known.contains_key(&key) {
+                    known.insert(key.clone(), None);
+                    unknown.push(key);
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return;
+        }
+        let (this, engine, lake_root) = (self.clone(), Arc::clone(engine), lake_root.to_owned());
+        tokio::task::spawn_blocking(move || {
+            for key in unknown {
+                match is_unique(&engine, &format!("{lake_root}/{}", key.0)) {
+                    Ok(unique) => {
+                        this.lock().insert(key, Some(unique));
+                    }
+                    Err(error) => {
+                        tracing::warn!(file = key.0, %error, "cannot check whether a file holds each row once");
+                        this.lock().remove(&key);
+                    }
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FileKey, Option<bool>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(file: &LakeFile) -> FileKey {
+    (file.path.clone(), file.bytes)
+}
+
+fn is_unique(engine: &Engine, url: &str) -> Result<bool, DuckError> {
+    let sql = format!(
+        "SELECT count(*) = count(DISTINCT row_id) FROM read_parquet([{}], hive_partitioning = false)",
+        duckdb_text(url)
+    );
+    let (_, batches) = engine.connect()?.query(&sql)?;
+    Ok(batches.first().is_some_and(|batch| batch.column(0).as_boolean_opt().is_some_and(|unique| unique.value(0))))
+}
