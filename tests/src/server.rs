@@ -94,6 +94,10 @@ impl Server {
     fn start(dir: TempDir, env: Vec<(String, String)>) -> Result<Self> {
         let mut supervise = Supervise::new(binary()?);
         supervise.args = ["serve", "--config", "thermocline.toml"].into_iter().map(str::to_owned).collect();
+        // What a killed server leaves behind goes with its directory.
+        let temp = dir.path().join("tmp");
+        std::fs::create_dir(&temp)?;
+        supervise.env.insert("TMPDIR".to_owned(), temp.display().to_string());
         supervise.env.extend(env);
         supervise.current_dir = Some(dir.path().to_owned());
         let log = dir.path().join("server.log");
