@@ -185,7 +185,7 @@ fn table_ref(table: &Json, depth: usize) -> Admitted {
                 ],
             )?;
             match text(&table["join_type"]) {
-                "INNER" | "LEFT" | "RIGHT" | "OUTER" | "SEMI" | "ANTI" => {}
+                "INNER" | "LEFT" | "RIGHT" | "FULL" | "OUTER" | "SEMI" | "ANTI" => {}
                 other => return Err(refuse(format!("the join type {other} is not supported"), table)),
             }
             match text(&table["ref_type"]) {

@@ -461,7 +461,7 @@ impl Binder<'_> {
         match kind.as_str() {
             "LEFT" => right.iter_mut().for_each(FromItem::becomes_nullable),
             "RIGHT" => left.iter_mut().for_each(FromItem::becomes_nullable),
-            "OUTER" => left.iter_mut().chain(right.iter_mut()).for_each(FromItem::becomes_nullable),
+            "FULL" | "OUTER" => left.iter_mut().chain(right.iter_mut()).for_each(FromItem::becomes_nullable),
             "SEMI" | "ANTI" => right.iter_mut().for_each(|item| item.visible = false),
             _ => {}
         }

@@ -75,7 +75,7 @@ async fn passing_s3_faults_are_retried() -> Result<()> {
 async fn a_lake_that_is_down_is_unavailable_or_left_out() -> Result<()> {
     let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
     let s3 = scenario.lake.s3_server().unwrap();
-    s3.inject(Fault::Status(403), 0, usize::MAX, |_| true);
+    s3.inject(Fault::Status(500), 0, usize::MAX, |_| true);
     let failure = scenario.client.refusal("SELECT name FROM things").await;
     failure.expect(Code::Unavailable, &["lake", "allow_partial"]);
     let answer = scenario.client.with_option("allow_partial", "true").query("SELECT name FROM things").await?;
