@@ -3,6 +3,7 @@
 mod admission;
 mod delta_ids;
 mod error;
+mod hot_stream;
 mod parameters;
 mod pipeline;
 mod plan_json;

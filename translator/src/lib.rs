@@ -20,6 +20,7 @@ pub mod emit;
 mod error;
 pub mod functions;
 pub mod hot;
+pub mod hot_query;
 pub mod lake;
 mod lake_read;
 mod literal;

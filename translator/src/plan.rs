@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use crate::catalog::{Column, Entity};
+use crate::hot_query::HotQuery;
 use crate::lake::LakeFile;
 use crate::options::{Consistency, Tier, Tiers};
 use crate::postgres::{HotStatement, PushedPredicate};
@@ -40,6 +41,8 @@ pub struct FederatedPlan {
     pub tiers: Tiers,
     pub include_deleted: bool,
     pub references: Vec<ReferencePlan>,
+    /// On the `hot` route: the query as PostgreSQL answers it whole, without DuckDB.
+    pub hot_query: Option<HotQuery>,
     pub degraded: Degradation,
     pub warnings: Vec<String>,
 }

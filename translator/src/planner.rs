@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::bind::{Query, Reference};
 use crate::catalog::{Column, Entity};
+use crate::hot_query::HotQuery;
 use crate::lake::{FileColumn, FileType, IdSet, LakeFile};
 use crate::lake_read::{is_millis, read_expression, row_id_expression};
 use crate::options::{QueryOptions, Tier};
@@ -57,15 +58,28 @@ pub fn plan(
     options: &QueryOptions,
     tables: &TableNames,
 ) -> Result<FederatedPlan, PlanError> {
-    let references = query
+    let mut references = query
         .references
         .iter()
         .map(|reference| plan_reference(reference, facts, options, tables))
         .collect::<Result<Vec<_>, _>>()?;
-    let (route, route_reason) = route(&references, options, &facts.degraded);
+    let (route, mut route_reason) = route(&references, options, &facts.degraded);
+    let hot_query = match (route, references.as_slice()) {
+        (Route::Hot, [ReferencePlan { hot: Some(hot), .. }]) => {
+            HotQuery::read(query, &hot.pushed, tables, options.include_deleted)
+        }
+        _ => None,
+    };
+    if let Some(hot_query) = &hot_query {
+        if let Some(hot) = references.first_mut().and_then(|reference| reference.hot.as_mut()) {
+            hot.statement = hot_query.statement.clone();
+        }
+        route_reason.push_str("; PostgreSQL answers the query whole");
+    }
     let plan = FederatedPlan {
         route,
         route_reason,
+        hot_query,
         consistency: options.consistency,
         tiers: options.tiers,
         include_deleted: options.include_deleted,

@@ -180,6 +180,11 @@ fn physical(attribute: &Attribute) -> (String, WireType) {
     }
 }
 
+/// The physical expression of an attribute over `m` and `e`.
+pub(crate) fn physical_expression(attribute: &Attribute) -> String {
+    physical(attribute).0
+}
+
 /// How PostgreSQL stores the values of a column, as far as predicates must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stored {
@@ -194,22 +199,31 @@ enum Stored {
     Millis,
     /// Milliseconds in a double.
     MillisDouble,
-    /// JSON, ISO 8601 text, lists: nothing but NULL tests.
+    /// A date or timestamp in ISO 8601 text.
+    IsoText,
+    /// JSON and lists: nothing but NULL tests.
     Opaque,
 }
 
 fn stored(attribute: &Attribute) -> Stored {
-    if attribute.list {
-        return Stored::Opaque;
-    }
-    let (_, wire) = physical(attribute);
+    if attribute.list { Stored::Opaque } else { stored_scalar(attribute) }
+}
+
+/// How a value of the attribute is stored, or an element of it when it is a list.
+fn stored_scalar(attribute: &Attribute) -> Stored {
+    let wire = match physical(attribute).1 {
+        WireType::TextArray => WireType::Text,
+        WireType::Float8Array => WireType::Float8,
+        wire => wire,
+    };
     match (attribute.scalar, wire) {
         (ScalarType::Text, _) => Stored::Text,
         (ScalarType::Uuid, WireType::Uuid) => Stored::Uuid,
         (ScalarType::Uuid, _) => Stored::UuidText,
         (ScalarType::Date | ScalarType::Timestamp, WireType::Int8) => Stored::Millis,
         (ScalarType::Date | ScalarType::Timestamp, WireType::Float8) => Stored::MillisDouble,
-        (ScalarType::Date | ScalarType::Timestamp | ScalarType::Json, _) => Stored::Opaque,
+        (ScalarType::Date | ScalarType::Timestamp, _) => Stored::IsoText,
+        (ScalarType::Json, _) => Stored::Opaque,
         (_, WireType::Int8) => Stored::Integer,
         (_, _) => Stored::Double,
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use translator::lake::{IdSet, LakeFile};
-use translator::options::Tier;
+use translator::options::{Tier, Tiers};
 use translator::planner::wants_delta_ids;
 use translator::quote::duckdb_text;
 
@@ -30,10 +30,14 @@ impl DeltaIds {
     pub(super) async fn of(
         &self,
         files: &BTreeMap<i16, Vec<LakeFile>>,
+        tiers: Tiers,
         connection: &Arc<Connection>,
         lake: &Lake,
     ) -> Result<BTreeMap<String, Arc<IdSet>>, QueryError> {
         let mut found = BTreeMap::new();
+        if !(tiers.contains(Tier::Warm) && tiers.contains(Tier::Cold)) {
+            return Ok(found);
+        }
         for files in files.values().filter(|files| wants_delta_ids(files)) {
             let wanted = files.iter().filter(|file| file.tier == Tier::Warm && file.row_count <= MAX_FILE_ROWS);
             for file in wanted {

@@ -3,19 +3,22 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream;
 use serde_json::Value as Json;
+use tokio::sync::OwnedSemaphorePermit;
 use translator::StatementForm;
-use translator::catalog::Catalog;
+use translator::catalog::{Catalog, Entity};
 use translator::emit::{EmitContext, emit, system_table};
+use translator::hot_query::HotQuery;
 use translator::options::QueryOptions;
 use translator::plan::FederatedPlan;
 use translator::postgres::TableNames;
 
 use super::admission::{Admission, QueryGuard, RunningQueries};
+use super::hot_stream::{self, HotStream};
 use super::plan_json::{self, PlanParts};
 use super::run::{Run, RunEvent, RunSummary, execution_error};
 use super::sources::{HotExecution, Sources};
@@ -26,7 +29,7 @@ use crate::engine::duckdb::{Connection, DuckError};
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase, create_temporary_table};
 use crate::flight::{CancelOutcome, QueryPipeline, SqlVocabulary};
 use crate::lake::{Lake, LakeError};
-use crate::postgres::{PostgresError, PostgresSource};
+use crate::postgres::{PostgresError, PostgresSource, Snapshot};
 
 /// The query pipeline of one server.
 #[derive(Debug)]
@@ -73,6 +76,23 @@ struct Ready {
     sql: String,
     plan: Json,
     hot: Vec<HotExecution>,
+    /// What answers without DuckDB.
+    hot_query: Option<(HotQuery, Arc<Entity>, Snapshot)>,
+}
+
+/// A running query, in either engine.
+enum Execution {
+    DuckDb(Run),
+    Postgres(Box<HotStream>),
+}
+
+impl Execution {
+    async fn next(&mut self) -> Option<Result<RunEvent, QueryError>> {
+        match self {
+            Self::DuckDb(run) => run.next().await,
+            Self::Postgres(stream) => stream.next().await,
+        }
+    }
 }
 
 impl Pipeline {
@@ -186,7 +206,11 @@ impl Inner {
         self.sources.plan(&bound.query, options).await.map(Some)
     }
 
+    /// The statement that runs: DuckDB's, or PostgreSQL's where it answers alone.
     async fn statement(&self, bound: &Arc<BoundStatement>, plan: &FederatedPlan) -> Result<String, QueryError> {
+        if let Some(hot_query) = &plan.hot_query {
+            return Ok(hot_query.statement.sql.clone());
+        }
         let (bound, plan) = (Arc::clone(bound), plan.clone());
         let lake_prefix = self.sources.lake.duckdb_root();
         blocking(move || {
@@ -221,13 +245,19 @@ impl Inner {
         let loaded = self.sources.load(&bound.query, &request.options, &connection).await?;
         self.load_system_tables(bound, &request.options, &connection).await?;
         let statement = self.statement(bound, &loaded.plan).await?;
+        let hot_query = match (&loaded.plan.hot_query, loaded.plan.references.first(), loaded.snapshot) {
+            (Some(query), Some(reference), Some(snapshot)) => {
+                Some((query.clone(), Arc::clone(&reference.entity), snapshot))
+            }
+            _ => None,
+        };
         let loading: f64 = loaded.hot.iter().map(|hot| hot.ms).sum();
         let planning = started.elapsed().saturating_sub(Duration::from_secs_f64(loading / 1000.0));
         let plan = plan_json::planned(&parts(Some(&loaded.plan), &statement, planning));
         if !loaded.plan.warnings.is_empty() {
             tracing::warn!(query_id = request.query_id, warnings = ?loaded.plan.warnings, "query with warnings");
         }
-        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot })
+        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, hot_query })
     }
 
     async fn refresh_credentials(&self) -> Result<(), QueryError> {
@@ -309,27 +339,30 @@ impl Inner {
         request: &QueryRequest,
         translation: Duration,
     ) -> Result<QueryStream, QueryError> {
-        let ready = self.ready(bound, request, translation).await?;
-        let analyzed = if bound.explain == Explain::Analyze {
-            let sql = format!("EXPLAIN ANALYZE {}", ready.sql);
-            let schema = Arc::clone(&bound.schema);
-            let mut run = Run::start(Arc::clone(&ready.connection), sql, schema, None, ())?;
-            let mut batches = Vec::new();
-            while let Some(event) = run.next().await {
-                if let RunEvent::Batch(batch) = event? {
-                    batches.push(batch);
-                }
+        let mut ready = self.ready(bound, request, translation).await?;
+        let analyzed = match (bound.explain, ready.hot_query.take()) {
+            (Explain::Analyze, Some((query, entity, snapshot))) => {
+                Some(hot_stream::analyze(&query, &entity, snapshot).await?)
             }
-            batches.first().map(|batch| {
-                let column = arrow::array::AsArray::as_string::<i32>(batch.column(1));
-                column.iter().flatten().collect::<Vec<_>>().join("\n")
-            })
-        } else {
-            None
+            (Explain::Analyze, None) => Some(analyze(&ready, bound).await?),
+            (Explain::No | Explain::Plan, _) => None,
         };
         let batch = explained(&bound.schema, &ready.plan, analyzed)?;
         Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &ready.plan, &ready.hot))
     }
+}
+
+/// What DuckDB measures while it runs the statement.
+async fn analyze(ready: &Ready, bound: &BoundStatement) -> Result<String, QueryError> {
+    let sql = format!("EXPLAIN ANALYZE {}", ready.sql);
+    let mut run = Run::start(Arc::clone(&ready.connection), sql, Arc::clone(&bound.schema), None, ())?;
+    let mut text = Vec::new();
+    while let Some(event) = run.next().await {
+        if let RunEvent::Batch(batch) = event? {
+            text.extend(batch.column(1).as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
+    }
+    Ok(text.join("\n"))
 }
 
 /// Rows of EXPLAIN.
@@ -412,10 +445,10 @@ impl QueryPipeline for Pipeline {
         if bound.explain != Explain::No {
             return guard.within(inner.explain(&bound, &request, translation)).await;
         }
-        let ready = guard.within(ready_or_again(&inner, &bound, &request, translation)).await?;
+        let mut ready = guard.within(ready_or_again(&inner, &bound, &request, translation)).await?;
         let schema = Arc::clone(&bound.schema);
         let permit = Arc::new(permit);
-        let run = start(&ready, &schema, &request.options, &permit)?;
+        let run = guard.within(start(&mut ready, &schema, &request.options, &permit)).await?;
         let state =
             Streaming { inner, guard, bound, request, translation, ready, run: Some(run), permit, may_retry: true };
         Ok(QueryStream { schema, events: Box::pin(stream::unfold(state, Streaming::step)) })
@@ -442,14 +475,18 @@ fn require_values(bound: &BoundStatement) -> Result<(), QueryError> {
     ))
 }
 
-fn start(
-    ready: &Ready,
+async fn start(
+    ready: &mut Ready,
     schema: &SchemaRef,
     options: &QueryOptions,
-    permit: &Arc<tokio::sync::OwnedSemaphorePermit>,
-) -> Result<Run, QueryError> {
+    permit: &Arc<OwnedSemaphorePermit>,
+) -> Result<Execution, QueryError> {
+    if let Some((query, entity, snapshot)) = ready.hot_query.take() {
+        let stream = HotStream::start(query, entity, snapshot, Arc::clone(schema), options.max_rows).await?;
+        return Ok(Execution::Postgres(Box::new(stream)));
+    }
     let (connection, sql) = (Arc::clone(&ready.connection), ready.sql.clone());
-    Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit))
+    Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit)).map(Execution::DuckDb)
 }
 
 /// Gets a query ready; once more from a fresh file set when a file has vanished since it was listed.
@@ -477,8 +514,8 @@ struct Streaming {
     translation: Duration,
     ready: Ready,
     /// `None` after the end.
-    run: Option<Run>,
-    permit: Arc<tokio::sync::OwnedSemaphorePermit>,
+    run: Option<Execution>,
+    permit: Arc<OwnedSemaphorePermit>,
     /// No batch was sent and no second attempt made yet.
     may_retry: bool,
 }
@@ -501,7 +538,9 @@ impl Streaming {
                     return Some((Ok(QueryEvent::Batch(batch)), self));
                 }
                 Ok(RunEvent::End(summary)) => {
-                    self.run = None;
+                    if let Some(Execution::Postgres(stream)) = self.run.take() {
+                        self.ready.hot.push(stream.execution());
+                    }
                     let plan = plan_json::executed(&self.ready.plan, &self.ready.hot, &summary);
                     tracing::info!(
                         query_id = self.guard.query_id(),
@@ -517,12 +556,12 @@ impl Streaming {
                     self.run = None;
                     tracing::info!(query_id = self.guard.query_id(), "a file has vanished: planning again");
                     self.inner.sources.forget_listings();
-                    let again = self.inner.ready(&self.bound, &self.request, self.translation);
-                    let started = self.guard.within(again).await.and_then(|ready| {
-                        let run = start(&ready, &self.bound.schema, &self.request.options, &self.permit)?;
+                    let again = async {
+                        let mut ready = self.inner.ready(&self.bound, &self.request, self.translation).await?;
+                        let run = start(&mut ready, &self.bound.schema, &self.request.options, &self.permit).await?;
                         Ok((ready, run))
-                    });
-                    match started {
+                    };
+                    match self.guard.within(again).await {
                         Ok((ready, run)) => {
                             self.ready = ready;
                             self.run = Some(run);

@@ -75,6 +75,8 @@ pub(super) struct Loaded {
     pub(super) plan: FederatedPlan,
     /// One entry a reference that reads the hot tier.
     pub(super) hot: Vec<HotExecution>,
+    /// With [`FederatedPlan::hot_query`]: the open snapshot that answers it.
+    pub(super) snapshot: Option<Snapshot>,
 }
 
 impl Sources {
@@ -104,11 +106,7 @@ impl Sources {
         let snapshot = self.begin(&entities, options, &mut facts).await?;
         if let Some(mut snapshot) = snapshot {
             if options.tiers.contains(Tier::Hot) {
-                for entity in &entities {
-                    let sql = dirty_count_sql(&self.tables, entity.schema_id);
-                    let count = snapshot.count(&sql).await.map_err(postgres_error)?;
-                    facts.dirty_rows.insert(entity.schema_id, count);
-                }
+                facts.dirty_rows = self.count_dirty(&entities, &mut snapshot).await?;
             }
             self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
             snapshot.finish().await.map_err(postgres_error)?;
@@ -134,6 +132,11 @@ impl Sources {
         for attempt in 1.. {
             let ids = async {
                 match &mut snapshot {
+                    // Without files there is nothing to discard.
+                    Some(snapshot) if !options.tiers.any_lake() => {
+                        let rows = self.count_dirty(&entities, snapshot).await?;
+                        Ok(DirtySets { rows, ids: BTreeMap::new() })
+                    }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
                         self.load_dirty_ids(&entities, snapshot, connection).await
                     }
@@ -166,8 +169,19 @@ impl Sources {
         if let Some(snapshot) = &mut snapshot {
             self.files_of_manifest(&entities, snapshot, options, &mut facts).await?;
         }
-        facts.delta_ids = self.delta_ids.of(&facts.files, connection, &self.lake).await?;
+        facts.delta_ids = self.delta_ids.of(&facts.files, options.tiers, connection, &self.lake).await?;
         let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
+        if let Some(hot_query) = &plan.hot_query
+            && let Some(snapshot) = &mut snapshot
+        {
+            let inconsistent = snapshot.count(&hot_query.inconsistent_sql).await.map_err(postgres_error)?;
+            if inconsistent > 0 {
+                plan.warnings.push(self.inconsistency(&plan.references[0].entity, inconsistent));
+            }
+        }
+        if plan.hot_query.is_some() {
+            return Ok(Loaded { plan, hot: Vec::new(), snapshot });
+        }
         let mut hot = Vec::new();
         if let Some(mut snapshot) = snapshot {
             for (index, reference) in plan.references.iter().enumerate() {
@@ -182,10 +196,7 @@ impl Sources {
                 append_all(connection, hot_table(index), schema, &mut rows).await?;
                 let summary = rows.summary();
                 if summary.inconsistent_rows > 0 {
-                    plan.warnings.push(format!(
-                        "{}: {} dirty rows have no {} row and were left out",
-                        reference.entity.name, summary.inconsistent_rows, self.tables.entity_main
-                    ));
+                    plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
                 }
                 hot.push(HotExecution {
                     rows_scanned: summary.rows_scanned,
@@ -195,7 +206,11 @@ impl Sources {
             }
             snapshot.finish().await.map_err(postgres_error)?;
         }
-        Ok(Loaded { plan, hot })
+        Ok(Loaded { plan, hot, snapshot: None })
+    }
+
+    fn inconsistency(&self, entity: &Entity, rows: u64) -> String {
+        format!("{}: {rows} dirty rows have no {} row and were left out", entity.name, self.tables.entity_main)
     }
 
     /// Forgets what is known of the file set: a file has vanished.
@@ -335,6 +350,19 @@ impl Sources {
                 .push("the lake is unavailable: only rows that are dirty in PostgreSQL are in the answer".to_owned());
         }
         Ok(())
+    }
+
+    async fn count_dirty(
+        &self,
+        entities: &[Arc<Entity>],
+        snapshot: &mut Snapshot,
+    ) -> Result<BTreeMap<i16, u64>, QueryError> {
+        let mut counts = BTreeMap::new();
+        for entity in entities {
+            let sql = dirty_count_sql(&self.tables, entity.schema_id);
+            counts.insert(entity.schema_id, snapshot.count(&sql).await.map_err(postgres_error)?);
+        }
+        Ok(counts)
     }
 
     async fn load_dirty_ids(
