@@ -93,6 +93,11 @@ impl HotQuery {
         Some(Self { output, limit, statement, inconsistent_sql })
     }
 
+    /// Counts the rows of the statement: one `int8`.
+    pub fn count_sql(&self) -> String {
+        format!("SELECT count(*) FROM ({}) q", self.statement.sql)
+    }
+
     /// Attribute columns that the statement returns after the fixed ones.
     pub fn columns(&self) -> &[HotColumn] {
         &self.statement.columns

@@ -182,6 +182,7 @@ impl Tier {
 
 impl Tiers {
     pub const ALL: Self = Self { hot: true, warm: true, cold: true };
+    pub const HOT: Self = Self { hot: true, warm: false, cold: false };
 
     /// Reads `hot,warm,cold` or a part of it, in any order; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {

@@ -13,7 +13,7 @@ use translator::StatementForm;
 use translator::catalog::{Catalog, Entity};
 use translator::emit::{EmitContext, emit, system_table};
 use translator::hot_query::HotQuery;
-use translator::options::QueryOptions;
+use translator::options::{QueryOptions, Tier, Tiers};
 use translator::plan::FederatedPlan;
 use translator::postgres::TableNames;
 
@@ -21,7 +21,7 @@ use super::admission::{Admission, QueryGuard, RunningQueries};
 use super::hot_stream::{self, HotStream};
 use super::plan_json::{self, PlanParts};
 use super::run::{Run, RunEvent, RunSummary, execution_error};
-use super::sources::{HotExecution, Sources};
+use super::sources::{HotExecution, Loaded, Sources, suffice};
 use super::statement::{self, BoundStatement, Explain, translate_error};
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryRequest, QueryStream};
 use crate::config::{Config, LakeUrl, TableName};
@@ -84,6 +84,46 @@ struct Ready {
 enum Execution {
     DuckDb(Run),
     Postgres(Box<HotStream>),
+}
+
+/// Why `prefer_hot` leaves the lake out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HotNote {
+    Suffices,
+    NoFallback,
+}
+
+impl HotNote {
+    /// The note when the lake is left out; `None` when the query goes on into it.
+    fn of(suffices: bool, options: &QueryOptions) -> Option<Self> {
+        match (suffices, options.allow_s3_fallback) {
+            (true, _) => Some(Self::Suffices),
+            (false, true) => None,
+            (false, false) => Some(Self::NoFallback),
+        }
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Suffices => "prefer_hot = true: the hot rows fill the LIMIT",
+            Self::NoFallback => "prefer_hot = true and allow_s3_fallback = false: only hot rows",
+        }
+    }
+
+    fn warning(self) -> Option<String> {
+        (self == Self::NoFallback).then(|| {
+            "the hot rows alone don't satisfy the query, and allow_s3_fallback = false keeps it from the lake: only \
+             hot rows are in the answer"
+                .to_owned()
+        })
+    }
+}
+
+fn prefers_hot(bound: &BoundStatement, options: &QueryOptions) -> bool {
+    options.prefer_hot
+        && options.tiers.contains(Tier::Hot)
+        && options.tiers.any_lake()
+        && !bound.query.references.is_empty()
 }
 
 impl Execution {
@@ -203,7 +243,55 @@ impl Inner {
         if Self::answers_from_shape(bound) {
             return Ok(None);
         }
-        self.sources.plan(&bound.query, options).await.map(Some)
+        let (options, note) = self.prefer_hot(bound, options).await?;
+        let mut plan = self.sources.plan(&bound.query, &options).await?;
+        if let Some(note) = note {
+            plan.route_reason = note.reason().to_owned();
+            plan.warnings.extend(note.warning());
+        }
+        Ok(Some(plan))
+    }
+
+    /// `prefer_hot` while planning: the options to go on with, and a note when hot rows are all that answers.
+    async fn prefer_hot(
+        &self,
+        bound: &BoundStatement,
+        options: &QueryOptions,
+    ) -> Result<(QueryOptions, Option<HotNote>), QueryError> {
+        if !prefers_hot(bound, options) {
+            return Ok((options.clone(), None));
+        }
+        let hot = QueryOptions { tiers: Tiers::HOT, ..options.clone() };
+        let plan = self.sources.plan(&bound.query, &hot).await?;
+        let suffices = match &plan.hot_query {
+            Some(hot_query) => self.sources.hot_rows_suffice(hot_query).await?,
+            None => false,
+        };
+        Ok(match HotNote::of(suffices, options) {
+            Some(note) => (hot, Some(note)),
+            None => (options.clone(), None),
+        })
+    }
+
+    /// Plans and loads; with `prefer_hot`, hot rows alone when those of the very snapshot suffice.
+    async fn load(
+        &self,
+        bound: &BoundStatement,
+        options: &QueryOptions,
+        connection: &Arc<Connection>,
+    ) -> Result<(Loaded, Option<HotNote>), QueryError> {
+        if prefers_hot(bound, options) {
+            let hot = QueryOptions { tiers: Tiers::HOT, ..options.clone() };
+            let mut loaded = self.sources.load(&bound.query, &hot, connection).await?;
+            let suffices = match (&loaded.plan.hot_query, &mut loaded.snapshot) {
+                (Some(hot_query), Some(snapshot)) => suffice(hot_query, snapshot).await?,
+                _ => false,
+            };
+            if let Some(note) = HotNote::of(suffices, options) {
+                return Ok((loaded, Some(note)));
+            }
+        }
+        Ok((self.sources.load(&bound.query, options, connection).await?, None))
     }
 
     /// The statement that runs: DuckDB's, or PostgreSQL's where it answers alone.
@@ -242,7 +330,11 @@ impl Inner {
         if request.options.tiers.any_lake() && !bound.query.references.is_empty() {
             self.refresh_credentials().await?;
         }
-        let loaded = self.sources.load(&bound.query, &request.options, &connection).await?;
+        let (mut loaded, note) = self.load(bound, &request.options, &connection).await?;
+        if let Some(note) = note {
+            loaded.plan.route_reason = note.reason().to_owned();
+            loaded.plan.warnings.extend(note.warning());
+        }
         self.load_system_tables(bound, &request.options, &connection).await?;
         let statement = self.statement(bound, &loaded.plan).await?;
         let hot_query = match (&loaded.plan.hot_query, loaded.plan.references.first(), loaded.snapshot) {

@@ -19,6 +19,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use translator::Query;
 use translator::catalog::Entity;
 use translator::emit::{dirty_table, hot_table};
+use translator::hot_query::{HotOutput, HotQuery};
 use translator::lake::{IdSet, LakeFile};
 use translator::options::{Consistency, QueryOptions, Tier};
 use translator::plan::FederatedPlan;
@@ -116,6 +117,14 @@ impl Sources {
             self.files_of_listings(listings, options, &mut facts).await?;
         }
         plan(query, &facts, options, &self.tables).map_err(plan_error)
+    }
+
+    /// Whether the hot rows alone fill the LIMIT of a query, at this moment.
+    pub(super) async fn hot_rows_suffice(&self, hot_query: &HotQuery) -> Result<bool, QueryError> {
+        let mut snapshot = self.postgres.begin().await.map_err(postgres_error)?;
+        let suffices = suffice(hot_query, &mut snapshot).await?;
+        snapshot.finish().await.map_err(postgres_error)?;
+        Ok(suffices)
     }
 
     /// Plans a query and loads its dirty ids and hot rows into temporary tables of `connection`.
@@ -418,6 +427,16 @@ where
     }
     drop(sender);
     appender.await.map_err(QueryError::internal)?.map_err(super::run::execution_error)
+}
+
+/// Whether the hot rows of a snapshot fill the LIMIT of a query that PostgreSQL can answer whole.
+pub(super) async fn suffice(hot_query: &HotQuery, snapshot: &mut Snapshot) -> Result<bool, QueryError> {
+    match (&hot_query.output, hot_query.limit) {
+        (HotOutput::Columns(_), Some(limit)) => {
+            Ok(snapshot.count(&hot_query.count_sql()).await.map_err(postgres_error)? >= limit)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Entities of a query, each once.
