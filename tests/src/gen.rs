@@ -14,7 +14,7 @@ use crate::oracle::{HotVersion, Stored};
 use crate::scenario::row_id;
 
 /// Texts that break quoting, collations, escapes and case folding.
-const TEXTS: [&str; 24] = [
+const TEXTS: [&str; 30] = [
     "",
     "a",
     "A",
@@ -39,10 +39,37 @@ const TEXTS: [&str; 24] = [
     "NULL",
     "0",
     "e\u{301}",
+    // Letters whose lower case is an ASCII letter, or is not one letter.
+    "\u{212a}",
+    "k",
+    "K",
+    "İ",
+    "ß",
+    "aB_c%d",
 ];
 const JSONS: [&str; 6] = ["{\"a\":1}", "[1,2]", "\"it's\"", "null", "{\"k\":\"ä\\\\\"}", "1.50"];
-const PATTERNS: [&str; 14] =
-    ["%", "", "a%", "%a", "_", "%\\%", "100\\%", "under\\_%", "%'%", "Ü%", "日%", "%_b%", "A", "%\\\\%"];
+const PATTERNS: [&str; 20] = [
+    "%",
+    "",
+    "a%",
+    "%a",
+    "_",
+    "%\\%",
+    "100\\%",
+    "under\\_%",
+    "%'%",
+    "Ü%",
+    "日%",
+    "%_b%",
+    "A",
+    "%\\\\%",
+    "k",
+    "K%",
+    "ab\\_C%",
+    "i%",
+    "ss",
+    "%B%",
+];
 
 /// A seeded source of everything random.
 pub fn rng(seed: u64) -> ChaCha8Rng {
@@ -102,6 +129,18 @@ pub fn every_type(name: &str, schema_id: i16) -> Entity {
         .list()
         .eav("l_decimal", decimal, 228)
         .list()
+        .eav("l_smallint", Kind::SmallInt, 229)
+        .list()
+        .eav("l_bigint", Kind::BigInt, 230)
+        .list()
+        .eav("l_json", Kind::Json, 231)
+        .list()
+        .eav("l_date_iso", Kind::Date, 232)
+        .list()
+        .iso8601()
+        .eav("l_timestamp_iso", Kind::Timestamp, 233)
+        .list()
+        .iso8601()
 }
 
 /// A random entity: some of the types, stored in random places.
@@ -236,7 +275,8 @@ pub fn stored(rng: &mut impl Rng, entity: &Entity, rows: u32) -> Stored {
     stored
 }
 
-fn version(rng: &mut impl Rng, entity: &Entity, number: u128) -> Version {
+/// A random version of a row; some are tombstones.
+pub fn version(rng: &mut impl Rng, entity: &Entity, number: u128) -> Version {
     let changed_at = rng.random_range(10_000..10_005);
     let deleted_at = match rng.random_range(0..10) {
         0 | 1 => Some(changed_at),
@@ -287,7 +327,14 @@ fn leaf(rng: &mut impl Rng, attribute: &Attribute, alias: &str) -> String {
     let other = self::literal(rng, attribute);
     let comparison = *["=", "<>", "<", "<=", ">", ">="].choose(rng).unwrap();
     let is_text = attribute.kind == Kind::Text;
-    match rng.random_range(0..14) {
+    if matches!(attribute.kind, Kind::Timestamp) && rng.random_bool(0.2) {
+        let day = *["DATE '1970-01-01'", "'1969-12-31'", "DATE '2023-11-14'", "'1970-01-02'"].choose(rng).unwrap();
+        return match rng.random_range(0..3) {
+            0 => format!("CAST({column} AS DATE) BETWEEN {day} AND DATE '2023-11-14'"),
+            _ => format!("{column}::DATE {comparison} {day}"),
+        };
+    }
+    match rng.random_range(0..17) {
         0 => format!("{column} IS NULL"),
         1 => format!("{column} IS NOT NULL"),
         2 => format!("{column} IN ({literal}, {other})"),
@@ -313,6 +360,14 @@ fn leaf(rng: &mut impl Rng, attribute: &Attribute, alias: &str) -> String {
                 format!("NOT {column}")
             }
         }
+        14 if is_text => {
+            let operator = *["LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE"].choose(rng).unwrap();
+            format!("{column} {operator} '{}'", pick(rng, &PATTERNS).replace('\'', "''"))
+        }
+        14 => format!("{column} IN ({literal}, NULL, {other})"),
+        15 if is_text => format!("ends_with({column}, {literal})"),
+        15 => format!("CAST({column} AS {}) {comparison} {literal}", attribute.kind.duckdb_type()),
+        16 => format!("NOT ({column} {comparison} {literal} AND {column} IS NOT NULL)"),
         12 => format!("CAST({column} AS VARCHAR) {comparison} CAST({literal} AS VARCHAR)"),
         _ => format!("{column} {comparison} {literal}"),
     }

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod r#gen;
+pub mod golden;
 pub mod lake;
 pub mod model;
 pub mod nycflights;
@@ -35,4 +36,9 @@ pub fn cache_dir() -> Result<PathBuf> {
     }
     let home = std::env::var_os("HOME").context("HOME is not set")?;
     Ok(PathBuf::from(home).join(".cache/thermocline"))
+}
+
+/// Whether the long mode was asked for (`cargo xtask test --long`).
+pub fn is_long() -> bool {
+    std::env::var_os("THERMOCLINE_TEST_LONG").is_some_and(|value| value == "1")
 }

@@ -6,10 +6,12 @@
 //! expressions, decides. Every entity mention becomes a [`Reference`], and its node in the tree a placeholder that
 //! [`Query::render`] fills in.
 
+mod conjuncts;
+mod output;
 mod pages;
 mod scope;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -18,8 +20,8 @@ use crate::admit::unknown_table;
 use crate::catalog::{CATALOG_NAME, Catalog, Column, Entity, SCHEMA_NAME};
 use crate::error::TranslateError;
 use crate::predicate::Conjunct;
-use crate::tree::{array, array_mut, ctes, fields, is_star, location, text};
-use scope::{CteScope, FromItem, PushRule, Scopes, Source};
+use crate::tree::{array, array_mut, ctes, is_star, is_vacant, location, text};
+use scope::{CteScope, FromItem, Origin, Output, OutputColumn, PushRule, Scopes, Source, has_duplicates};
 
 /// A bound query: the tree with placeholders, and what it refers to.
 #[derive(Debug, Clone)]
@@ -103,9 +105,11 @@ pub(crate) fn bind(mut node: Json, parameters: Vec<String>, catalog: &Catalog) -
         references: Vec::new(),
         system_tables: Vec::new(),
         names: HashSet::new(),
-        uses_natural: None,
+        table_mentions: HashMap::new(),
+        counts_columns: None,
     };
-    binder.query(&mut node, &CteScope::default(), &Scopes::none())?;
+    count_table_mentions(&node, &mut binder.table_mentions);
+    binder.query(&mut node, &CteScope::default(), &Scopes::none(), Demand::All)?;
     for (reference, _) in &mut binder.references {
         if reference.uses_hidden_columns() {
             reference.columns.extend([Column::Tier, Column::DeletedAt]);
@@ -190,44 +194,57 @@ struct Binder<'a> {
     references: Vec<(Reference, BindState)>,
     system_tables: Vec<SystemTable>,
     names: HashSet<String>,
-    /// Place of a NATURAL JOIN, which compares all columns of equal names.
-    uses_natural: Option<Option<usize>>,
+    /// How often the query uses each name as a table, lower case; names that stand for several things count together.
+    table_mentions: HashMap<String, usize>,
+    /// What depends on the number or names of all columns, and its place: NATURAL JOIN, `#2`.
+    counts_columns: Option<(&'static str, Option<usize>)>,
 }
 
-/// Output column names of a query; `None` when they aren't known.
-type Output = Option<Vec<String>>;
+/// Which output columns of a query whoever reads it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    All,
+    /// Those that it names; each is marked where it is named.
+    Named,
+}
 
 impl Binder<'_> {
-    fn query(&mut self, node: &mut Json, outer_ctes: &CteScope, scopes: &Scopes<'_>) -> Result<Output, TranslateError> {
+    fn query(
+        &mut self,
+        node: &mut Json,
+        outer_ctes: &CteScope,
+        scopes: &Scopes<'_>,
+        demand: Demand,
+    ) -> Result<Output, TranslateError> {
         let ctes = self.with_clause(node, outer_ctes, scopes)?;
         match text(&node["type"]) {
-            "SELECT_NODE" => self.select(node, &ctes, scopes),
+            "SELECT_NODE" => self.select(node, &ctes, scopes, demand),
             "SET_OPERATION_NODE" => {
                 let mut output = None;
                 for side in ["left", "right"] {
                     if node[side].is_object() {
-                        let side_output = self.query(&mut node[side], &ctes, scopes)?;
+                        let side_output = self.query(&mut node[side], &ctes, scopes, Demand::All)?;
                         output = output.or(side_output);
                     }
                 }
                 // A mutable index would add the field where it is absent.
                 for child in node.get_mut("children").map_or(&mut [][..], array_mut) {
-                    let child_output = self.query(child, &ctes, scopes)?;
+                    let child_output = self.query(child, &ctes, scopes, Demand::All)?;
                     output = output.or(child_output);
                 }
                 if text(&node["setop_type"]) == "UNION_BY_NAME" {
                     output = None;
                 }
                 self.walk(&mut node["modifiers"], &ctes, scopes)?;
-                Ok(output)
+                Ok(output.map(output::computed))
             }
             _ => {
                 // A recursive WITH: its own name is a source of unknown columns inside.
                 let own = text(&node["cte_name"]).to_owned();
                 let ctes = ctes.with(&own, None);
-                let output = self.query(&mut node["left"], &ctes, scopes)?;
-                self.query(&mut node["right"], &ctes, scopes)?;
-                Ok(output)
+                let output = self.query(&mut node["left"], &ctes, scopes, Demand::All)?;
+                self.query(&mut node["right"], &ctes, scopes, Demand::All)?;
+                Ok(output.map(output::computed))
             }
         }
     }
@@ -243,28 +260,46 @@ impl Binder<'_> {
         self.names.extend(names.iter().map(|name| name.to_ascii_lowercase()));
         for (index, name) in names.iter().enumerate() {
             let cte = &mut node["cte_map"]["map"][index]["value"];
-            let output = self.query(&mut cte["query"]["node"], &scope, scopes)?;
-            let output = renamed(output, &cte["aliases"]);
+            let demand = if is_vacant(&cte["aliases"]) { Demand::Named } else { Demand::All };
+            let output = self.query(&mut cte["query"]["node"], &scope, scopes, demand)?;
+            let output = output::renamed(output, &cte["aliases"]);
             scope = scope.with(name, output);
         }
         Ok(scope)
     }
 
-    fn select(&mut self, node: &mut Json, ctes: &CteScope, outer: &Scopes<'_>) -> Result<Output, TranslateError> {
+    fn select(
+        &mut self,
+        node: &mut Json,
+        ctes: &CteScope,
+        outer: &Scopes<'_>,
+        demand: Demand,
+    ) -> Result<Output, TranslateError> {
         let mut items = Vec::new();
         self.from(&mut node["from_table"], ctes, outer, &mut items)?;
-        if !crate::tree::is_vacant(&node["sample"]) {
+        if !is_vacant(&node["sample"]) {
             // A sample is drawn before the filter.
             items.iter_mut().for_each(|item| item.push = PushRule::Never("the FROM clause is sampled"));
         }
         let scopes = outer.inner(&items);
-        for clause in ["select_list", "where_clause", "group_expressions", "having", "qualify", "modifiers"] {
+        // A plain `*` hands columns through; whether they are needed is for the one who reads them.
+        let output = output::of_select(node, &items);
+        let ambiguous = output.as_deref().is_some_and(has_duplicates);
+        let hands_through = demand == Demand::Named && output.is_some() && !ambiguous && output::names_columns(node);
+        for entry in array_mut(&mut node["select_list"]) {
+            if hands_through && is_star(entry) {
+                self.note_star(entry, &scopes);
+            } else {
+                self.walk(entry, ctes, &scopes)?;
+            }
+        }
+        for clause in ["where_clause", "group_expressions", "having", "qualify", "modifiers"] {
             self.walk(&mut node[clause], ctes, &scopes)?;
         }
-        self.take_conjuncts(&node["where_clause"], &items, &|item| item.push);
-        let output = output_of(node, &items);
+        self.take_conjuncts(&node["where_clause"], &items, &|item| item.push, &|_, _| true);
+        self.take_having(node, &items);
         pages::add_tie_breaks(node, &items, output.as_ref().map(Vec::len));
-        Ok(output)
+        Ok(if ambiguous { output.map(output::computed) } else { output })
     }
 
     /// Binds a FROM clause and appends its sources in order.
@@ -284,14 +319,15 @@ impl Binder<'_> {
             }
             "SUBQUERY" => {
                 // A subquery in FROM may be lateral: it sees the sources to its left.
-                let output = self.query(&mut table["subquery"]["node"], ctes, &outer.inner(items))?;
+                let demand = if is_vacant(&table["column_name_alias"]) { Demand::Named } else { Demand::All };
+                let output = self.query(&mut table["subquery"]["node"], ctes, &outer.inner(items), demand)?;
                 self.push_derived(table, output, items);
                 Ok(())
             }
             "EXPRESSION_LIST" => {
                 self.walk(&mut table["values"], ctes, &outer.inner(items))?;
                 let width = array(&table["values"]).first().map_or(0, |row| array(row).len());
-                let output = (0..width).map(|index| format!("col{index}")).collect();
+                let output = (0..width).map(|index| OutputColumn::computed(format!("col{index}"))).collect();
                 self.push_derived(table, Some(output), items);
                 Ok(())
             }
@@ -300,9 +336,10 @@ impl Binder<'_> {
                 let name = text(&table["function"]["function_name"]).to_owned();
                 let ordinality = text(&table["with_ordinality"]) == "WITH_ORDINALITY";
                 // `unnest` of a struct makes a column a field.
-                let output = (!ordinality && !name.eq_ignore_ascii_case("unnest")).then(|| vec![name.clone()]);
+                let output =
+                    (!ordinality && !name.eq_ignore_ascii_case("unnest")).then(|| vec![OutputColumn::computed(&name)]);
                 if text(&table["alias"]).is_empty() {
-                    items.push(FromItem::derived(&name, renamed(output, &table["column_name_alias"])));
+                    items.push(FromItem::derived(&name, output::renamed(output, &table["column_name_alias"])));
                 } else {
                     self.push_derived(table, output, items);
                 }
@@ -322,7 +359,7 @@ impl Binder<'_> {
             _ => {
                 // SHOW, DESCRIBE, SUMMARIZE.
                 if table["query"].is_object() {
-                    self.query(&mut table["query"], ctes, outer)?;
+                    self.query(&mut table["query"], ctes, outer, Demand::All)?;
                 }
                 self.push_derived(table, None, items);
                 Ok(())
@@ -333,7 +370,11 @@ impl Binder<'_> {
     fn push_derived(&mut self, table: &Json, output: Output, items: &mut Vec<FromItem>) {
         let alias = text(&table["alias"]);
         self.names.insert(alias.to_ascii_lowercase());
-        items.push(FromItem::derived(alias, renamed(output, &table["column_name_alias"])));
+        let mut item = FromItem::derived(alias, output::renamed(output, &table["column_name_alias"]));
+        if !is_vacant(&table["sample"]) {
+            item.push = PushRule::Never("the subquery is sampled");
+        }
+        items.push(item);
     }
 
     fn base_table(&mut self, table: &mut Json, ctes: &CteScope) -> Result<FromItem, TranslateError> {
@@ -347,7 +388,18 @@ impl Binder<'_> {
         self.names.insert(alias.to_ascii_lowercase());
         let is = |text: &str, wanted: &str| text.eq_ignore_ascii_case(wanted);
         if let Some(output) = ctes.get(&name).filter(|_| catalog.is_empty() && schema.is_empty()) {
-            return Ok(FromItem::derived(&alias, renamed(output.clone(), &table["column_name_alias"])));
+            let mut item = FromItem::derived(&alias, output.clone());
+            if !is_vacant(&table["column_name_alias"]) {
+                // Renaming goes by position.
+                self.need_all(std::slice::from_ref(&item));
+                item.columns = output::renamed(item.columns, &table["column_name_alias"]);
+            }
+            if !is_vacant(&table["sample"]) {
+                item.push = PushRule::Never("the WITH query is sampled");
+            } else if self.table_mentions.get(&name.to_ascii_lowercase()) != Some(&1) {
+                item.push = PushRule::Never("the WITH query is used more than once");
+            }
+            return Ok(item);
         }
         let own_catalog = catalog.is_empty() || is(&catalog, CATALOG_NAME);
         let system_schema = own_catalog
@@ -372,7 +424,11 @@ impl Binder<'_> {
         };
         let index = self.references.len();
         let is_renamed = !array(&table["column_name_alias"]).is_empty();
-        let names: Vec<String> = entity.public_columns().map(|column| entity.column_name(column).to_owned()).collect();
+        let columns = entity.public_columns().map(|column| OutputColumn {
+            name: entity.column_name(column).to_owned(),
+            origin: Some(Origin { index, column, push: PushRule::Always }),
+        });
+        let columns = output::renamed(Some(columns.collect()), &table["column_name_alias"]);
         let sampled = !crate::tree::is_vacant(&table["sample"]);
         self.references.push((
             Reference {
@@ -386,15 +442,9 @@ impl Binder<'_> {
         ));
         let item = FromItem {
             alias: alias.clone(),
-            columns: renamed(Some(names), &table["column_name_alias"]),
+            columns,
             source: Source::Reference { index, entity: Arc::clone(entity), renamed: is_renamed },
-            push: if sampled {
-                PushRule::Never("the table is sampled")
-            } else if is_renamed {
-                PushRule::Never("its columns are renamed in FROM")
-            } else {
-                PushRule::Always
-            },
+            push: if sampled { PushRule::Never("the table is sampled") } else { PushRule::Always },
             visible: true,
         };
         table["alias"] = json!(alias);
@@ -420,7 +470,7 @@ impl Binder<'_> {
         let kind = text(&table["join_type"]).to_owned();
         if form == "NATURAL" {
             self.need_all(&items[first..]);
-            self.uses_natural.get_or_insert(location(table));
+            self.counts_columns.get_or_insert(("NATURAL JOIN; join with ON or USING", location(table)));
         }
         for column in array(&table["using_columns"]) {
             let path = [text(column)];
@@ -436,14 +486,15 @@ impl Binder<'_> {
             _ => (false, false),
         };
         let joined = &items[first..];
-        self.take_conjuncts(&table["condition"], joined, &|item| {
+        let rule = |item: &FromItem| {
             let is_left = joined[..middle - first].iter().any(|left| std::ptr::eq(left, item));
             if if is_left { left_filtered } else { right_filtered } {
                 item.push
             } else {
                 PushRule::Never("the join keeps unmatched rows of this side")
             }
-        });
+        };
+        self.take_conjuncts(&table["condition"], joined, &rule, &|_, _| true);
 
         // WHERE: what it may filter after the join.
         let (left, right) = items[first..].split_at_mut(middle - first);
@@ -465,6 +516,16 @@ impl Binder<'_> {
             "SEMI" | "ANTI" => right.iter_mut().for_each(|item| item.visible = false),
             _ => {}
         }
+        if !is_vacant(&table["sample"]) {
+            items[first..].iter_mut().for_each(|item| item.push = PushRule::Never("the join is sampled"));
+        }
+        if !is_vacant(&table["alias"]) {
+            // Its columns are now those of another name, which nobody here looks behind.
+            self.need_all(&items[first..]);
+            items.truncate(first);
+            self.names.insert(text(&table["alias"]).to_ascii_lowercase());
+            items.push(FromItem::derived(text(&table["alias"]), None));
+        }
         Ok(())
     }
 
@@ -480,7 +541,13 @@ impl Binder<'_> {
                 }
                 "SUBQUERY" => {
                     self.walk(&mut value["child"], ctes, scopes)?;
-                    self.query(&mut value["subquery"]["node"], ctes, scopes)?;
+                    self.query(&mut value["subquery"]["node"], ctes, scopes, Demand::All)?;
+                    Ok(())
+                }
+                "POSITIONAL_REFERENCE" => {
+                    // `#2` is the second column of FROM.
+                    self.need_all(scopes.innermost());
+                    self.counts_columns.get_or_insert(("references by position", location(value)));
                     Ok(())
                 }
                 class => {
@@ -525,37 +592,55 @@ impl Binder<'_> {
     /// Marks every column that the path could mean as needed.
     fn mention(&mut self, path: &[&str], scopes: &Scopes<'_>) {
         for item in scopes.items() {
-            let Source::Reference { index, entity, renamed } = &item.source else { continue };
-            if *renamed {
-                continue;
-            }
-            let reference = &mut self.references[*index].0;
             let qualified = item.alias.eq_ignore_ascii_case(path[0]);
             if qualified && path.len() == 1 {
                 // The whole row.
-                reference.columns.extend(entity.public_columns());
+                self.need_all(std::slice::from_ref(item));
             }
             // f.carrier, or carrier (and carrier.field, which only DuckDB can make sense of).
             let candidates = [qualified.then(|| path.get(1)).flatten(), path.first()];
-            reference.columns.extend(candidates.into_iter().flatten().filter_map(|name| entity.column(name)));
+            for name in candidates.into_iter().flatten() {
+                match &item.source {
+                    Source::Reference { index, entity, renamed: false } => {
+                        self.references[*index].0.columns.extend(entity.column(name));
+                    }
+                    Source::Reference { .. } => {}
+                    Source::Derived => {
+                        let columns =
+                            item.columns.iter().flatten().filter(|column| column.name.eq_ignore_ascii_case(name));
+                        for origin in columns.filter_map(|column| column.origin) {
+                            self.references[origin.index].0.columns.insert(origin.column);
+                        }
+                    }
+                }
+            }
         }
     }
 
+    /// Marks everything that a star stands for as needed.
     fn star(&mut self, node: &mut Json, scopes: &Scopes<'_>) {
+        for item in self.note_star(node, scopes) {
+            self.need_all(std::slice::from_ref(item));
+        }
+    }
+
+    /// Notes which references a star covers, for [`Self::exclude_hidden`].
+    fn note_star<'s>(&mut self, node: &mut Json, scopes: &Scopes<'s>) -> Vec<&'s FromItem> {
         let relation = text(&node["relation_name"]).to_owned();
         let items: Vec<&FromItem> = if relation.is_empty() {
-            scopes.innermost().iter().collect()
+            scopes.innermost().iter().filter(|item| item.visible).collect()
         } else {
-            scopes.items().filter(|item| item.alias.eq_ignore_ascii_case(&relation)).collect()
+            scopes.items().filter(|item| item.visible && item.alias.eq_ignore_ascii_case(&relation)).collect()
         };
-        let mut indexes = Vec::new();
-        for item in items.into_iter().filter(|item| item.visible) {
-            if let Source::Reference { index, entity, .. } = &item.source {
-                self.references[*index].0.columns.extend(entity.public_columns());
-                indexes.push(*index);
-            }
-        }
+        let indexes: Vec<usize> = items
+            .iter()
+            .filter_map(|item| match item.source {
+                Source::Reference { index, .. } => Some(index),
+                Source::Derived => None,
+            })
+            .collect();
         node[STAR_ITEMS] = json!(indexes);
+        items
     }
 
     fn need_all(&mut self, items: &[FromItem]) {
@@ -563,46 +648,9 @@ impl Binder<'_> {
             if let Source::Reference { index, entity, .. } = &item.source {
                 self.references[*index].0.columns.extend(entity.public_columns());
             }
-        }
-    }
-
-    /// Splits a condition by AND and gives each conjunct to the one reference it speaks of.
-    fn take_conjuncts(&mut self, condition: &Json, items: &[FromItem], rule: &dyn Fn(&FromItem) -> PushRule) {
-        if text(&condition["type"]) == "CONJUNCTION_AND" {
-            for child in array(&condition["children"]) {
-                self.take_conjuncts(child, items, rule);
+            for origin in item.origins() {
+                self.references[origin.index].0.columns.insert(origin.column);
             }
-            return;
-        }
-        if !condition.is_object() {
-            return;
-        }
-        let mut paths = Vec::new();
-        if !collect_paths(condition, &mut paths) {
-            return;
-        }
-        let mut owner: Option<&FromItem> = None;
-        for path in &paths {
-            match scope::resolve(path, items) {
-                Some((item, _)) if owner.is_none_or(|owner| std::ptr::eq(owner, item)) => owner = Some(item),
-                _ => return,
-            }
-        }
-        let Some(item) = owner else { return };
-        let Source::Reference { index, entity, .. } = &item.source else { return };
-        let conjunct = Conjunct::read(condition, entity, &|path| {
-            scope::resolve_strs(path, items).and_then(|(found, column)| std::ptr::eq(found, item).then_some(column)?)
-        });
-        let reference = &mut self.references[*index].0;
-        match (rule(item), &conjunct.predicate) {
-            (PushRule::Always, _) => reference.conjuncts.push(conjunct),
-            (PushRule::NullRejecting, Ok(predicate)) if predicate.is_null_rejecting() => {
-                reference.conjuncts.push(conjunct)
-            }
-            (PushRule::NullRejecting, _) => {
-                reference.kept_back.push(format!("{}: an outer join pads this side with NULLs", conjunct.text));
-            }
-            (PushRule::Never(why), _) => reference.kept_back.push(format!("{}: {why}", conjunct.text)),
         }
     }
 
@@ -617,11 +665,8 @@ impl Binder<'_> {
                 hidden.map(move |column| (index, reference.alias.as_str(), reference.entity.column_name(*column)))
             })
             .collect();
-        if let (Some(place), Some((_, _, column))) = (self.uses_natural, hidden.first()) {
-            return Err(TranslateError::refused(
-                format!("`{column}` can't be used together with NATURAL JOIN; join with ON or USING"),
-                place,
-            ));
+        if let (Some((form, place)), Some((_, _, column))) = (self.counts_columns, hidden.first()) {
+            return Err(TranslateError::refused(format!("`{column}` can't be used together with {form}"), place));
         }
         if let Some((index, ..)) = hidden.iter().find(|(index, ..)| self.references[*index].1.renamed) {
             return Err(TranslateError::refused(
@@ -656,64 +701,16 @@ fn exclude_in(node: &mut Json, hidden: &[(usize, &str, &str)]) {
     }
 }
 
-/// Collects all column paths of an expression; false when it holds a subquery or a star.
-fn collect_paths(node: &Json, paths: &mut Vec<Vec<String>>) -> bool {
+/// Counts how often each name is used as a table or defined by WITH a second time.
+fn count_table_mentions(node: &Json, counts: &mut HashMap<String, usize>) {
     match node {
-        Json::Array(items) => items.iter().all(|item| collect_paths(item, paths)),
-        Json::Object(_) => {
-            if text(&node["class"]) == "SUBQUERY" || is_star(node) {
-                return false;
+        Json::Object(map) => {
+            if text(&node["type"]) == "BASE_TABLE" {
+                *counts.entry(text(&node["table_name"]).to_ascii_lowercase()).or_default() += 1;
             }
-            if let Some(path) = crate::tree::column_path(node) {
-                paths.push(path.into_iter().map(str::to_owned).collect());
-                return true;
-            }
-            fields(node).all(|(_, value)| collect_paths(value, paths))
+            map.values().for_each(|value| count_table_mentions(value, counts));
         }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => true,
-    }
-}
-
-/// Output names of a SELECT.
-fn output_of(node: &Json, items: &[FromItem]) -> Output {
-    let mut names = Vec::new();
-    for expression in array(&node["select_list"]) {
-        let alias = text(&expression["alias"]);
-        if !alias.is_empty() {
-            names.push(alias.to_owned());
-        } else if is_star(expression) {
-            let plain = ["exclude_list", "replace_list", "qualified_exclude_list", "rename_list", "expr", "columns"];
-            if plain.iter().any(|field| !crate::tree::is_vacant(&expression[*field])) {
-                return None;
-            }
-            let relation = text(&expression["relation_name"]);
-            for item in items.iter().filter(|item| item.visible) {
-                if relation.is_empty() || item.alias.eq_ignore_ascii_case(relation) {
-                    names.extend(item.columns.clone()?);
-                }
-            }
-        } else if let Some(path) = crate::tree::column_path(expression) {
-            names.extend(path.last().map(|name| (*name).to_owned()));
-        } else if text(&expression["class"]) == "FUNCTION" && text(&expression["function_name"]) == "unnest" {
-            return None;
-        } else {
-            // DuckDB names it after its text; nothing of ours is called like that.
-            names.push(String::new());
-        }
-    }
-    Some(names)
-}
-
-/// Names after `AS t(a, b)`, which renames from the left.
-fn renamed(output: Output, aliases: &Json) -> Output {
-    let aliases: Vec<String> = array(aliases).iter().map(|alias| text(alias).to_owned()).collect();
-    match output {
-        None => None,
-        Some(mut names) => {
-            for (name, alias) in names.iter_mut().zip(aliases) {
-                *name = alias;
-            }
-            Some(names)
-        }
+        Json::Array(items) => items.iter().for_each(|item| count_table_mentions(item, counts)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
     }
 }

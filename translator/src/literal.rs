@@ -27,17 +27,16 @@ impl Literal {
         match text(&expression["class"]) {
             "CONSTANT" => constant(&expression["value"]),
             "CAST" => cast(Self::read(&expression["child"])?, &expression["cast_type"]),
-            "FUNCTION" if text(&expression["function_name"]) == "-" => match array(&expression["children"]) {
-                [operand] => match Self::read(operand)? {
-                    Self::Typed(Value::Int(value)) => Some(Self::Typed(Value::Int(value.checked_neg()?))),
-                    Self::Typed(Value::Decimal { unscaled, scale }) => {
-                        Some(Self::Typed(Value::Decimal { unscaled: unscaled.checked_neg()?, scale }))
-                    }
-                    Self::Typed(Value::Double(value)) => Some(Self::Typed(Value::Double(-value))),
-                    _ => None,
-                },
-                _ => None,
-            },
+            "FUNCTION" => {
+                let operands: Vec<Value> = array(&expression["children"])
+                    .iter()
+                    .map(|operand| match Self::read(operand)? {
+                        Self::Typed(value) => Some(value),
+                        Self::Null | Self::Untyped(_) => None,
+                    })
+                    .collect::<Option<_>>()?;
+                call(text(&expression["function_name"]), &operands).map(Self::Typed)
+            }
             _ => None,
         }
     }
@@ -75,6 +74,27 @@ impl Literal {
     }
 }
 
+/// The functions of constants whose results are certain.
+fn call(name: &str, operands: &[Value]) -> Option<Value> {
+    // Far inside the ranges of DuckDB's dates and timestamps, whose ends are infinities.
+    const MOST_DAYS: i128 = 1_000_000;
+    const MOST_MICROS: i128 = 1 << 61;
+    let day = |days: i128| (days.abs() <= MOST_DAYS).then(|| i32::try_from(days).ok().map(Value::Date)).flatten();
+    match (name, operands) {
+        ("-", [Value::Int(value)]) => Some(Value::Int(value.checked_neg()?)),
+        ("-", [Value::Decimal { unscaled, scale }]) => {
+            Some(Value::Decimal { unscaled: unscaled.checked_neg()?, scale: *scale })
+        }
+        ("-", [Value::Double(value)]) => Some(Value::Double(-value)),
+        ("+", [Value::Date(days), Value::Int(more)]) => day(i128::from(*days).checked_add(*more)?),
+        ("-", [Value::Date(days), Value::Int(less)]) => day(i128::from(*days).checked_sub(*less)?),
+        ("make_timestamp" | "make_timestamptz", [Value::Int(micros)]) if micros.abs() <= MOST_MICROS => {
+            i64::try_from(*micros).ok().map(Value::Timestamp)
+        }
+        _ => None,
+    }
+}
+
 fn constant(value: &Json) -> Option<Literal> {
     if value["is_null"].as_bool() == Some(true) {
         return Some(Literal::Null);
@@ -109,9 +129,10 @@ fn integer(content: &Json) -> Option<i128> {
 }
 
 fn cast(literal: Literal, cast_type: &Json) -> Option<Literal> {
-    let value = match (literal, text(&cast_type["id"])) {
-        (Literal::Null, _) => return Some(Literal::Null),
-        (Literal::Untyped(text), id) => match id {
+    let id = text(&cast_type["id"]);
+    let value = match literal {
+        Literal::Null => return Some(Literal::Null),
+        Literal::Untyped(text) | Literal::Typed(Value::Text(text)) => match id {
             "VARCHAR" => Value::Text(text),
             "BOOLEAN" => parse_as(&text, ScalarType::Boolean)?,
             "DATE" => parse_as(&text, ScalarType::Date)?,
@@ -119,28 +140,68 @@ fn cast(literal: Literal, cast_type: &Json) -> Option<Literal> {
             "TIMESTAMP WITH TIME ZONE" => Value::Timestamp(parse_timestamp(&text, true)?),
             "TIMESTAMP" => Value::Timestamp(parse_timestamp(&text, false)?),
             "DOUBLE" => parse_as(&text, ScalarType::Double)?,
-            "SMALLINT" => parse_as(&text, ScalarType::SmallInt)?,
-            "INTEGER" => parse_as(&text, ScalarType::Integer)?,
-            "BIGINT" => parse_as(&text, ScalarType::BigInt)?,
+            "DECIMAL" => decimal_cast(&parse_decimal(&text)?, cast_type)?,
+            _ => {
+                let value = plain_integer(&text)?.parse().ok()?;
+                integer_range(id)?.contains(&value).then_some(Value::Int(value))?
+            }
+        },
+        Literal::Typed(value) => match (value, id) {
+            (value @ (Value::Int(_) | Value::Decimal { .. } | Value::Double(_)), "DOUBLE") => {
+                Value::Double(exact_double(&value)?)
+            }
+            (value @ (Value::Int(_) | Value::Decimal { .. }), "DECIMAL") => decimal_cast(&value, cast_type)?,
+            (Value::Int(value), id) => integer_range(id)?.contains(&value).then_some(Value::Int(value))?,
+            (value @ Value::Date(_), "DATE") => value,
+            (value @ Value::Timestamp(_), "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE") => value,
+            (Value::Date(days), "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE") => {
+                Value::Timestamp(i64::from(days).checked_mul(MICROS_PER_DAY)?)
+            }
+            (value @ Value::Uuid(_), "UUID") => value,
+            (value @ Value::Bool(_), "BOOLEAN") => value,
             _ => return None,
         },
-        (Literal::Typed(Value::Int(value)), "SMALLINT") => Value::Int(i16::try_from(value).ok()?.into()),
-        (Literal::Typed(Value::Int(value)), "INTEGER") => Value::Int(i32::try_from(value).ok()?.into()),
-        (Literal::Typed(Value::Int(value)), "BIGINT") => Value::Int(i64::try_from(value).ok()?.into()),
-        (Literal::Typed(value @ (Value::Int(_) | Value::Decimal { .. } | Value::Double(_))), "DOUBLE") => {
-            Value::Double(exact_double(&value)?)
-        }
-        (Literal::Typed(value @ Value::Text(_)), "VARCHAR") => value,
-        (Literal::Typed(value @ Value::Date(_)), "DATE") => value,
-        (Literal::Typed(value @ Value::Timestamp(_)), "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE") => value,
-        (Literal::Typed(Value::Date(days)), "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE") => {
-            Value::Timestamp(i64::from(days).checked_mul(MICROS_PER_DAY)?)
-        }
-        (Literal::Typed(value @ Value::Uuid(_)), "UUID") => value,
-        (Literal::Typed(value @ Value::Bool(_)), "BOOLEAN") => value,
-        _ => return None,
     };
     Some(Literal::Typed(value))
+}
+
+/// The values of an integer type.
+fn integer_range(id: &str) -> Option<std::ops::RangeInclusive<i128>> {
+    Some(match id {
+        "TINYINT" => i8::MIN.into()..=i8::MAX.into(),
+        "SMALLINT" => i16::MIN.into()..=i16::MAX.into(),
+        "INTEGER" => i32::MIN.into()..=i32::MAX.into(),
+        "BIGINT" => i64::MIN.into()..=i64::MAX.into(),
+        "UTINYINT" => 0..=u8::MAX.into(),
+        "USMALLINT" => 0..=u16::MAX.into(),
+        "UINTEGER" => 0..=u32::MAX.into(),
+        "UBIGINT" => 0..=u64::MAX.into(),
+        "HUGEINT" => i128::MIN..=i128::MAX,
+        _ => return None,
+    })
+}
+
+/// A number as DECIMAL(p,s), when nothing is rounded.
+fn decimal_cast(value: &Value, cast_type: &Json) -> Option<Value> {
+    let part = |name: &str| u8::try_from(cast_type["type_info"][name].as_u64()?).ok();
+    let (width, scale) = (part("width")?, part("scale")?);
+    let (unscaled, from) = match value {
+        Value::Int(value) => (*value, 0),
+        Value::Decimal { unscaled, scale } => (*unscaled, *scale),
+        _ => return None,
+    };
+    let unscaled = unscaled.checked_mul(10i128.checked_pow(scale.checked_sub(from)?.into())?)?;
+    (unscaled.unsigned_abs() < 10u128.checked_pow(width.into())?).then_some(Value::Decimal { unscaled, scale })
+}
+
+/// Digits with at most one point.
+fn parse_decimal(text: &str) -> Option<Value> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = format!("{whole}{fraction}");
+    let plain = !whole.is_empty() && all.len() <= 38 && all.bytes().all(|byte| byte.is_ascii_digit());
+    let unscaled = plain.then(|| all.parse::<i128>().ok())??;
+    Some(Value::Decimal { unscaled: sign * unscaled, scale: u8::try_from(fraction.len()).ok()? })
 }
 
 /// The double that DuckDB compares with, when DuckDB's conversion is certain to be the correctly rounded one.

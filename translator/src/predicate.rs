@@ -41,6 +41,8 @@ pub enum Predicate {
         column: Column,
         pattern: String,
         escape: Option<char>,
+        /// ILIKE.
+        ignore_case: bool,
     },
     Text {
         column: Column,
@@ -142,7 +144,7 @@ impl Reader<'_> {
                     self.comparison(input, &expression["upper"], "COMPARE_LESSTHANOREQUALTO")?,
                 ]))
             }
-            "OPERATOR" => self.operator(expression, kind),
+            "OPERATOR" => self.operator(expression, kind, positive),
             "FUNCTION" => self.function(expression),
             "COLUMN_REF" => {
                 let column = self.column(expression)?;
@@ -189,6 +191,11 @@ impl Reader<'_> {
             (Some(constant), None) => (right, constant, true),
             _ => return Err("it doesn't compare a column with a constant".to_owned()),
         };
+        if let Some(column) = self.day_of_timestamp(side)
+            && let (Some(op), Some(Value::Date(day))) = (compare_op(kind), constant.coerce(ScalarType::Date))
+        {
+            return compare_day(column, if flipped { op.flipped() } else { op }, day);
+        }
         let column = self.compared_column(side)?;
         let scalar = self.scalar(column)?;
         if let Some(negated) = distinct {
@@ -199,20 +206,12 @@ impl Reader<'_> {
             let value = constant.coerce(scalar).ok_or_else(|| uncertain(scalar))?;
             return Ok(Predicate::Distinct { column, value, negated });
         }
-        let op = match kind {
-            "COMPARE_EQUAL" => CompareOp::Equal,
-            "COMPARE_NOTEQUAL" => CompareOp::NotEqual,
-            "COMPARE_LESSTHAN" => CompareOp::Less,
-            "COMPARE_LESSTHANOREQUALTO" => CompareOp::LessOrEqual,
-            "COMPARE_GREATERTHAN" => CompareOp::Greater,
-            "COMPARE_GREATERTHANOREQUALTO" => CompareOp::GreaterOrEqual,
-            other => return Err(format!("the comparison {other} isn't pushed down")),
-        };
+        let op = compare_op(kind).ok_or_else(|| format!("the comparison {kind} isn't pushed down"))?;
         let value = constant.coerce(scalar).ok_or_else(|| uncertain(scalar))?;
         Ok(Predicate::Compare { column, op: if flipped { op.flipped() } else { op }, value })
     }
 
-    fn operator(&mut self, expression: &Json, kind: &str) -> Read {
+    fn operator(&mut self, expression: &Json, kind: &str, positive: bool) -> Read {
         let children = array(&expression["children"]);
         match (kind, children) {
             ("OPERATOR_NOT", [child]) => Ok(Predicate::Not(Box::new(self.read(child, false)?))),
@@ -223,13 +222,17 @@ impl Reader<'_> {
             ("COMPARE_IN" | "COMPARE_NOT_IN", [input, candidates @ ..]) => {
                 let column = self.compared_column(input)?;
                 let scalar = self.scalar(column)?;
-                let values = candidates
-                    .iter()
-                    .map(|candidate| {
-                        let literal = Literal::read(candidate).ok_or("IN holds more than constants")?;
-                        literal.coerce(scalar).ok_or_else(|| uncertain(scalar))
-                    })
-                    .collect::<Result<Vec<_>, String>>()?;
+                let mut values = Vec::new();
+                for candidate in candidates {
+                    match Literal::read(candidate).ok_or("IN holds more than constants")? {
+                        // No row is equal to NULL; only a NOT could tell unknown from false.
+                        Literal::Null if positive && kind == "COMPARE_IN" => self.weakened = true,
+                        literal => values.push(literal.coerce(scalar).ok_or_else(|| uncertain(scalar))?),
+                    }
+                }
+                if values.is_empty() {
+                    return Err("IN holds only NULL".to_owned());
+                }
                 let within = Predicate::In { column, values };
                 Ok(if kind == "COMPARE_IN" { within } else { Predicate::Not(Box::new(within)) })
             }
@@ -249,9 +252,10 @@ impl Reader<'_> {
             Some(Literal::Untyped(text) | Literal::Typed(Value::Text(text))) => Ok(text),
             _ => Err("its pattern is no constant text".to_owned()),
         };
+        let ignore_case = matches!(name.as_str(), "~~*" | "!~~*" | "ilike_escape" | "not_ilike_escape");
         let like = |this: &mut Self, escape| {
             let column = this.text_column(input)?;
-            Ok(Predicate::Like { column, pattern: text_of(needle)?, escape })
+            Ok(Predicate::Like { column, pattern: text_of(needle)?, escape, ignore_case })
         };
         let escape = |third: &Json| {
             let escape = text_of(third)?;
@@ -262,10 +266,12 @@ impl Reader<'_> {
             }
         };
         match (name.as_str(), arguments) {
-            ("~~", [_, _]) => like(self, None),
-            ("!~~", [_, _]) => Ok(Predicate::Not(Box::new(like(self, None)?))),
-            ("like_escape", [_, _, third]) => like(self, escape(third)?),
-            ("not_like_escape", [_, _, third]) => Ok(Predicate::Not(Box::new(like(self, escape(third)?)?))),
+            ("~~" | "~~*", [_, _]) => like(self, None),
+            ("!~~" | "!~~*", [_, _]) => Ok(Predicate::Not(Box::new(like(self, None)?))),
+            ("like_escape" | "ilike_escape", [_, _, third]) => like(self, escape(third)?),
+            ("not_like_escape" | "not_ilike_escape", [_, _, third]) => {
+                Ok(Predicate::Not(Box::new(like(self, escape(third)?)?)))
+            }
             ("starts_with" | "prefix" | "^@", [_, _]) => self.text_test(input, TextTest::StartsWith, text_of(needle)?),
             ("ends_with" | "suffix", [_, _]) => self.text_test(input, TextTest::EndsWith, text_of(needle)?),
             ("contains" | "list_contains" | "array_contains" | "list_has" | "array_has", [_, _]) => {
@@ -296,6 +302,15 @@ impl Reader<'_> {
         } else {
             Err("it matches text against a column of another type".to_owned())
         }
+    }
+
+    /// The timestamp column of `CAST(column AS DATE)`.
+    fn day_of_timestamp(&self, expression: &Json) -> Option<Column> {
+        let is_day_cast = text(&expression["class"]) == "CAST"
+            && expression["try_cast"].as_bool() != Some(true)
+            && text(&expression["cast_type"]["id"]) == "DATE";
+        let column = is_day_cast.then(|| self.column(&expression["child"]).ok()).flatten()?;
+        (self.scalar(column) == Ok(ScalarType::Timestamp)).then_some(column)
     }
 
     /// A column, also through casts that change neither value nor order.
@@ -345,6 +360,39 @@ impl Reader<'_> {
             Column::Tier | Column::DeletedAt => Err("it speaks of a hidden column".to_owned()),
         }
     }
+}
+
+fn compare_op(kind: &str) -> Option<CompareOp> {
+    Some(match kind {
+        "COMPARE_EQUAL" => CompareOp::Equal,
+        "COMPARE_NOTEQUAL" => CompareOp::NotEqual,
+        "COMPARE_LESSTHAN" => CompareOp::Less,
+        "COMPARE_LESSTHANOREQUALTO" => CompareOp::LessOrEqual,
+        "COMPARE_GREATERTHAN" => CompareOp::Greater,
+        "COMPARE_GREATERTHANOREQUALTO" => CompareOp::GreaterOrEqual,
+        _ => return None,
+    })
+}
+
+/// The UTC day of a timestamp against a day, as comparisons of the timestamp.
+fn compare_day(column: Column, op: CompareOp, day: i32) -> Read {
+    const MICROS_PER_DAY: i64 = 86_400_000_000;
+    let start = i64::from(day).checked_mul(MICROS_PER_DAY);
+    let end = start.and_then(|start| start.checked_add(MICROS_PER_DAY));
+    let (Some(start), Some(end)) = (start, end) else { return Err("the day is out of range".to_owned()) };
+    let compare = |op, micros| Predicate::Compare { column, op, value: Value::Timestamp(micros) };
+    Ok(match op {
+        CompareOp::Equal => {
+            Predicate::And(vec![compare(CompareOp::GreaterOrEqual, start), compare(CompareOp::Less, end)])
+        }
+        CompareOp::NotEqual => {
+            Predicate::Or(vec![compare(CompareOp::Less, start), compare(CompareOp::GreaterOrEqual, end)])
+        }
+        CompareOp::Less => compare(CompareOp::Less, start),
+        CompareOp::LessOrEqual => compare(CompareOp::Less, end),
+        CompareOp::Greater => compare(CompareOp::GreaterOrEqual, end),
+        CompareOp::GreaterOrEqual => compare(CompareOp::GreaterOrEqual, start),
+    })
 }
 
 fn uncertain(scalar: ScalarType) -> String {
@@ -433,9 +481,10 @@ impl Predicate {
                 format!("({} IN ({}))", name(column), values.join(", "))
             }
             Self::IsNull { column } => format!("({} IS NULL)", name(column)),
-            Self::Like { column, pattern, escape: None } => format!("({} LIKE {})", name(column), duckdb_text(pattern)),
-            Self::Like { column, pattern, escape: Some(escape) } => {
-                format!("({} LIKE {} ESCAPE {})", name(column), duckdb_text(pattern), duckdb_text(&escape.to_string()))
+            Self::Like { column, pattern, escape, ignore_case } => {
+                let like = if *ignore_case { "ILIKE" } else { "LIKE" };
+                let escape = escape.map(|escape| format!(" ESCAPE {}", duckdb_text(&escape.to_string())));
+                format!("({} {like} {}{})", name(column), duckdb_text(pattern), escape.unwrap_or_default())
             }
             Self::Text { column, test, needle } => {
                 let function = match test {

@@ -173,7 +173,7 @@ mod tests {
             (Value::Double(f64::NEG_INFINITY), "CAST('-Infinity' AS DOUBLE)"),
             (Value::Double(0.1), "CAST('1e-1' AS DOUBLE)"),
             (Value::Date(-1), "CAST('1969-12-31' AS DATE)"),
-            (Value::Date(-719_529), "CAST('0001-12-31 (BC)' AS DATE)"),
+            (Value::Date(-719_529), "CAST('0002-12-31 (BC)' AS DATE)"),
             (Value::Timestamp(-1), "CAST('1969-12-31 23:59:59.999999+00' AS TIMESTAMPTZ)"),
             (Value::Uuid(1), "CAST('00000000-0000-0000-0000-000000000001' AS UUID)"),
         ];

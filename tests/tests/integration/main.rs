@@ -1,7 +1,7 @@
 //! Integration tests: the real server process over real PostgreSQL, real Parquet files and the real S3 protocol.
 //!
-//! One binary, so that it links once. Each test has its own database, lake and server. `THERMOCLINE_LONG=1` runs
-//! many more random cases and longer races.
+//! One binary, so that it links once. Each test has its own database, lake and server. `cargo xtask test --long`
+//! runs many more random cases and longer races.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
@@ -18,10 +18,7 @@ mod sources;
 mod streaming;
 mod writers;
 
-/// Whether the long mode was asked for.
-fn is_long() -> bool {
-    std::env::var_os("THERMOCLINE_LONG").is_some_and(|value| value == "1")
-}
+use thermocline_tests::is_long;
 
 /// A small entity that most tests use: a text and an integer in main columns, a text and a number in `eav_data`.
 fn things() -> thermocline_tests::model::Entity {

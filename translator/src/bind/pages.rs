@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::scope::{FromItem, Source, resolve_strs};
+use super::scope::{FromItem, Source, resolve};
 use crate::catalog::Column;
 use crate::functions;
 use crate::tree::{array, column_path, column_ref, integer_constant, is_star, is_vacant, text};
@@ -33,11 +33,15 @@ pub(super) fn add_tie_breaks(node: &mut Json, items: &[FromItem], width: Option<
     let before = orders.len();
     for item in items.iter().filter(|item| item.visible) {
         let Source::Reference { .. } = &item.source else { continue };
-        let Some(row_id) = item.columns.as_ref().and_then(|columns| columns.first()) else { continue };
+        let Some(row_id) = item.columns.as_ref().and_then(|columns| columns.first()).map(|first| first.name.as_str())
+        else {
+            continue;
+        };
         let present = orders.iter().any(|order| {
             column_path(&order["expression"]).is_some_and(|path| {
-                resolve_strs(&path, items)
-                    .is_some_and(|(found, column)| std::ptr::eq(found, item) && column == Some(Column::RowId))
+                resolve(&path, items).is_some_and(|(found, origin)| {
+                    std::ptr::eq(found, item) && origin.is_some_and(|origin| origin.column == Column::RowId)
+                })
             })
         });
         if !present {
@@ -66,7 +70,7 @@ fn expand_order_by_all(orders: &[Json], node: &Json, width: Option<usize>) -> Op
 }
 
 /// Whether the SELECT groups or aggregates.
-fn aggregates(node: &Json) -> bool {
+pub(super) fn aggregates(node: &Json) -> bool {
     !is_vacant(&node["group_expressions"])
         || !array(&node["group_sets"]).is_empty()
         || text(&node["aggregate_handling"]) != "STANDARD_HANDLING"

@@ -1,19 +1,40 @@
 //! Names in scope: WITH names, FROM sources, and how a column path resolves among them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::catalog::{Column, Entity};
 
 /// Names of WITH clauses in force, with their output columns.
 #[derive(Debug, Clone, Default)]
-pub(super) struct CteScope(Vec<(String, Option<Vec<String>>)>);
+pub(super) struct CteScope(Vec<(String, Output)>);
+
+/// Output columns of a query; `None` when they aren't known.
+pub(super) type Output = Option<Vec<OutputColumn>>;
+
+/// A column that a query or a table offers.
+#[derive(Debug, Clone)]
+pub(super) struct OutputColumn {
+    pub(super) name: String,
+    /// Where it comes from, when it is a column of a reference handed through unchanged.
+    pub(super) origin: Option<Origin>,
+}
+
+/// A column of a reference, seen through subqueries and WITH clauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Index of the reference.
+    pub(super) index: usize,
+    pub(super) column: Column,
+    /// What a filter on the outer column may filter of the reference.
+    pub(super) push: PushRule,
+}
 
 /// A source in a FROM clause.
 #[derive(Debug, Clone)]
 pub(super) struct FromItem {
     pub(super) alias: String,
-    /// Column names, when they are known.
-    pub(super) columns: Option<Vec<String>>,
+    pub(super) columns: Output,
     pub(super) source: Source,
     /// What a WHERE clause may filter before the joins.
     pub(super) push: PushRule,
@@ -44,27 +65,53 @@ pub(super) struct Scopes<'a> {
 }
 
 impl CteScope {
-    pub(super) fn with(&self, name: &str, columns: Option<Vec<String>>) -> Self {
+    pub(super) fn with(&self, name: &str, columns: Output) -> Self {
         let mut names = self.0.clone();
         names.push((name.to_owned(), columns));
         Self(names)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Option<Vec<String>>> {
+    pub(super) fn get(&self, name: &str) -> Option<&Output> {
         self.0.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, columns)| columns)
     }
 }
 
 impl FromItem {
-    pub(super) fn derived(alias: &str, columns: Option<Vec<String>>) -> Self {
+    pub(super) fn derived(alias: &str, columns: Output) -> Self {
         Self { alias: alias.to_owned(), columns, source: Source::Derived, push: PushRule::Always, visible: true }
     }
 
     pub(super) fn becomes_nullable(&mut self) {
-        if self.push == PushRule::Always {
-            self.push = PushRule::NullRejecting;
+        self.push = self.push.and(PushRule::NullRejecting);
+    }
+
+    /// The column of a reference behind each known column.
+    pub(super) fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
+        self.columns.iter().flatten().filter_map(|column| column.origin)
+    }
+}
+
+impl PushRule {
+    /// The stricter of two rules.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Never(why), _) | (_, Self::Never(why)) => Self::Never(why),
+            (Self::NullRejecting, _) | (_, Self::NullRejecting) => Self::NullRejecting,
+            (Self::Always, Self::Always) => Self::Always,
         }
     }
+}
+
+impl OutputColumn {
+    pub(super) fn computed(name: impl Into<String>) -> Self {
+        Self { name: name.into(), origin: None }
+    }
+}
+
+/// Columns of which two have one name: DuckDB renames the later ones, so no name is certain to stay what it is.
+pub(super) fn has_duplicates(columns: &[OutputColumn]) -> bool {
+    let mut seen = HashSet::new();
+    columns.iter().any(|column| !column.name.is_empty() && !seen.insert(column.name.to_ascii_lowercase()))
 }
 
 impl<'a> Scopes<'a> {
@@ -104,15 +151,10 @@ impl<'a> Scopes<'a> {
     }
 }
 
-/// The source and, for a column of an entity, the column that a path certainly means.
-pub(super) fn resolve<'a>(path: &[String], items: &'a [FromItem]) -> Option<(&'a FromItem, Option<Column>)> {
-    resolve_strs(&path.iter().map(String::as_str).collect::<Vec<_>>(), items)
-}
-
-/// See [`resolve`].
-pub(super) fn resolve_strs<'a>(path: &[&str], items: &'a [FromItem]) -> Option<(&'a FromItem, Option<Column>)> {
+/// The source that a path certainly means, and the column of a reference behind it.
+pub(super) fn resolve<'a>(path: &[&str], items: &'a [FromItem]) -> Option<(&'a FromItem, Option<Origin>)> {
     let has = |item: &FromItem, name: &str| {
-        item.columns.as_ref().map(|columns| columns.iter().any(|column| column.eq_ignore_ascii_case(name)))
+        item.columns.as_ref().map(|columns| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name)))
     };
     let (item, name) = match path {
         [name] => {
@@ -141,9 +183,7 @@ pub(super) fn resolve_strs<'a>(path: &[&str], items: &'a [FromItem]) -> Option<(
         }
         _ => return None,
     };
-    let column = match &item.source {
-        Source::Reference { entity, renamed: false, .. } => entity.column(name).filter(|column| !column.is_hidden()),
-        Source::Reference { .. } | Source::Derived => None,
-    };
-    Some((item, column))
+    let columns = item.columns.as_deref().unwrap_or_default();
+    let origin = columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)).and_then(|column| column.origin);
+    Some((item, origin))
 }

@@ -4,11 +4,11 @@
 //! that it is true, false and NULL exactly when the condition is; only exact texts may stand below a NOT or carry a
 //! LIMIT with them.
 
-use super::{Stored, physical, stored};
+use super::{Stored, physical, stored, stored_scalar};
 use crate::catalog::{Column, Entity, ScalarType, Storage};
 use crate::literal::exact_double;
 use crate::predicate::{CompareOp, Conjunct, Predicate, TextTest};
-use crate::quote::{decimal_text, postgres_double, postgres_text, uuid_text};
+use crate::quote::{date_text, decimal_text, postgres_double, postgres_text, uuid_text};
 use crate::value::Value;
 
 /// How much of a conjunct PostgreSQL evaluates.
@@ -98,9 +98,12 @@ fn render(predicate: &Predicate, entity: &Entity) -> Rendered {
             let operand = Operand::of(*column, entity);
             operand.is_nullable.then(|| (format!("({} IS NULL)", operand.sql), Pushdown::Exact))
         }
-        Predicate::Like { column, pattern, escape } => {
+        Predicate::Like { column, pattern, escape, ignore_case } => {
             let operand = Operand::of(*column, entity);
             (operand.stored == Stored::Text && well_escaped(pattern, *escape)).then_some(())?;
+            if *ignore_case {
+                return ilike(&operand, pattern, *escape);
+            }
             let pattern = postgres_text(pattern)?;
             // Without ESCAPE, PostgreSQL takes the backslash and DuckDB takes none.
             let escape = postgres_text(&escape.map(String::from).unwrap_or_default())?;
@@ -138,6 +141,18 @@ fn all(parts: &[Predicate], entity: &Entity, word: &str) -> Rendered {
         }
     }
     (!rendered.is_empty()).then(|| (format!("({})", rendered.join(word)), exact))
+}
+
+/// ILIKE as a superset. Which letters are the same in another case differs between the databases beyond ASCII (the
+/// Kelvin sign is a `k` to DuckDB): a text with any other character passes.
+fn ilike(operand: &Operand, pattern: &str, escape: Option<char>) -> Rendered {
+    (pattern.is_ascii() && escape.is_none_or(|escape| escape.is_ascii() && !escape.is_ascii_alphabetic()))
+        .then_some(())?;
+    let pattern = postgres_text(pattern)?;
+    let escape = postgres_text(&escape.map(String::from).unwrap_or_default())?;
+    let beyond_ascii = postgres_text("[^\\u0001-\\u007f]")?;
+    let column = format!("{} COLLATE \"C\"", operand.sql);
+    Some((format!("({column} ~ {beyond_ascii} OR {column} ILIKE {pattern} ESCAPE {escape})"), Pushdown::Inexact))
 }
 
 /// A pattern in which the escape character stands only before `%`, `_` or itself: elsewhere both databases raise errors.
@@ -202,9 +217,11 @@ fn compare(operand: &Operand, op: CompareOp, value: &Value) -> Rendered {
             exact(operand.compared(op, format_args!("'{}'::uuid", uuid_text(*value))))
         }
         (Stored::UuidText, Value::Uuid(value)) if op == CompareOp::Equal => {
-            // The text may be in any case, without hyphens or in braces.
-            exact(format!("(translate(lower({}), '-{{}}', '') = '{value:032x}')", operand.sql))
+            // The text may be in any case, without hyphens, in braces or behind `urn:uuid:`.
+            exact(format!("(right(translate(lower({}), '-{{}}', ''), 32) = '{value:032x}')", operand.sql))
         }
+        (Stored::IsoText, Value::Date(days)) => iso_text(operand, op, i64::from(*days)),
+        (Stored::IsoText, Value::Timestamp(micros)) => iso_text(operand, op, micros.div_euclid(MICROS_PER_DAY)),
         (Stored::Millis | Stored::MillisDouble, Value::Timestamp(micros))
             if operand.scalar == ScalarType::Timestamp =>
         {
@@ -315,21 +332,54 @@ fn date(operand: &Operand, op: CompareOp, value: &Value) -> Rendered {
     Some((sql, Pushdown::Exact))
 }
 
+/// ISO 8601 text against a moment of the given UTC day, as a superset: the first ten characters are the day where it was
+/// written, which is the UTC day or a neighbour of it. Text of another form (a year with a sign, leading blanks) passes.
+fn iso_text(operand: &Operand, op: CompareOp, day: i64) -> Rendered {
+    let day_text = |day: i64| {
+        let text = date_text(i32::try_from(day).ok()?);
+        (text.len() == 10 && text.is_ascii()).then_some(text)
+    };
+    let (before, after) = (day_text(day - 1)?, day_text(day + 1)?);
+    let day = format!("left({}, 10) COLLATE \"C\"", operand.sql);
+    let bounds = match op {
+        CompareOp::Equal => format!("{day} BETWEEN '{before}' AND '{after}'"),
+        CompareOp::NotEqual => return None,
+        CompareOp::Less | CompareOp::LessOrEqual => format!("{day} <= '{after}'"),
+        CompareOp::Greater | CompareOp::GreaterOrEqual => format!("{day} >= '{before}'"),
+    };
+    let plain = format!("{} COLLATE \"C\" !~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}'", operand.sql);
+    Some((format!("({plain} OR {bounds})"), Pushdown::Inexact))
+}
+
 /// Membership of a list in EAV rows. A list that holds a NULL is still searched; DuckDB answers false, and PostgreSQL
 /// NULL, for a missing value among NULLs: so the text is a pre-filter only.
 fn list_contains(column: Column, value: &Value, entity: &Entity) -> Rendered {
     let Column::Attribute(index) = column else { return None };
     let attribute = &entity.attributes[index];
     let Storage::Eav { attr_id } = attribute.storage else { return None };
-    let element = match (attribute.scalar, value) {
-        (ScalarType::Text, Value::Text(text)) => postgres_text(text)?,
+    let list = format!("e.a{attr_id}");
+    let plain = match (attribute.scalar, value) {
+        (ScalarType::Text, Value::Text(text)) => Some(postgres_text(text)?),
         (ScalarType::SmallInt | ScalarType::Integer | ScalarType::BigInt | ScalarType::Double, value) => {
             let bound = exact_double(value)?;
             (attribute.scalar == ScalarType::Double || bound.abs() < 9_007_199_254_740_992.0)
-                .then(|| postgres_double(bound))?
+                .then(|| Some(postgres_double(bound)))?
         }
-        (ScalarType::Boolean, Value::Bool(value)) => postgres_double(f64::from(u8::from(*value))),
-        _ => return None,
+        (ScalarType::Boolean, Value::Bool(value)) => Some(postgres_double(f64::from(u8::from(*value)))),
+        _ => None,
     };
-    Some((format!("({element} = ANY (e.a{attr_id}))"), Pushdown::Inexact))
+    let sql = match plain {
+        Some(element) => format!("({element} = ANY ({list}))"),
+        None => {
+            let element = Operand {
+                sql: "u.element".to_owned(),
+                stored: stored_scalar(attribute),
+                scalar: attribute.scalar,
+                is_nullable: true,
+            };
+            let (equal, _) = compare(&element, CompareOp::Equal, value)?;
+            format!("(EXISTS (SELECT FROM unnest({list}) AS u (element) WHERE {equal}))")
+        }
+    };
+    Some((sql, Pushdown::Inexact))
 }
