@@ -8,7 +8,6 @@
 
 pub mod client;
 pub mod r#gen;
-pub mod golden;
 pub mod lake;
 pub mod model;
 pub mod nycflights;
