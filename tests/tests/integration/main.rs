@@ -15,6 +15,7 @@ mod random;
 mod refusals;
 mod semantics;
 mod sources;
+mod strategies;
 mod streaming;
 mod writers;
 
