@@ -4,7 +4,7 @@
 
 pub(crate) mod duckdb;
 mod execution;
-mod shape;
+pub(crate) mod shape;
 
 pub(crate) use execution::{Engine, EngineSettings, LakeAccess, create_temporary_table};
 pub(crate) use shape::ShapeDatabase;

@@ -453,8 +453,9 @@ unsafe fn arrow_schema(
 }
 
 impl Prepared {
-    /// The schema of the result, as the running statement would give it.
-    pub(crate) fn schema(&self) -> Result<SchemaRef, DuckError> {
+    /// The schema of the result, as the running statement would give it; `None` when it hangs on parameters whose types
+    /// can't be inferred.
+    pub(crate) fn schema(&self) -> Result<Option<SchemaRef>, DuckError> {
         // SAFETY: the statement is valid; every object that the calls return is owned here and freed once.
         unsafe {
             let mut options = ArrowOptions(ptr::null_mut());
@@ -463,12 +464,21 @@ impl Prepared {
             let mut types = Vec::new();
             let mut names = Vec::new();
             for index in 0..count {
-                types.push(LogicalType(ffi::duckdb_prepared_statement_column_logical_type(self.raw, index)));
+                let logical = LogicalType(ffi::duckdb_prepared_statement_column_logical_type(self.raw, index));
+                if logical.0.is_null() || ffi::duckdb_get_type_id(logical.0) == ffi::DUCKDB_TYPE_DUCKDB_TYPE_INVALID {
+                    return Ok(None);
+                }
+                types.push(logical);
                 let name = ffi::duckdb_prepared_statement_column_name(self.raw, index);
                 names.push(if name.is_null() { CString::default() } else { CStr::from_ptr(name).to_owned() });
                 ffi::duckdb_free(name.cast_mut().cast());
             }
-            Ok(arrow_schema(options.0, &types, &names)?.1)
+            match arrow_schema(options.0, &types, &names) {
+                Ok((_, schema)) => Ok(Some(schema)),
+                // A parameter inside a struct or a list leaves a type that Arrow can't hold.
+                Err(_) if ffi::duckdb_nparams(self.raw) > 0 => Ok(None),
+                Err(error) => Err(error),
+            }
         }
     }
 

@@ -32,7 +32,8 @@ pub(crate) struct ShapeDatabase {
 /// What binding a statement tells.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
-    pub(crate) schema: SchemaRef,
+    /// `None` when it hangs on parameters whose types can't be inferred.
+    pub(crate) schema: Option<SchemaRef>,
     /// Name and, when it can be inferred, a one-field schema with the type.
     pub(crate) parameters: Vec<(String, Option<SchemaRef>)>,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use translator::emit::emit_for_binding;
 use translator::{ParsedStatement, Query, TranslateError, TranslateErrorKind};
 
@@ -11,6 +11,7 @@ use super::error::{ErrorKind, QueryError};
 use super::parameters;
 use crate::engine::ShapeDatabase;
 use crate::engine::duckdb::{DuckError, DuckErrorKind};
+use crate::engine::shape::Bound;
 
 /// A statement that may run, with the schema of its result.
 #[derive(Debug, Clone)]
@@ -42,29 +43,22 @@ pub(super) fn bind(
     let (explain, body_at) = split_explain(sql);
     let body = &sql[body_at..];
     let serialized = shape.parse(body).map_err(|error| bind_error(&error, sql, body_at))?;
-    let mut statement = ParsedStatement::parse(&serialized).map_err(|error| translate_error(error.shifted(body_at)))?;
-    if let Some(values) = values {
-        let inferred = inferred_parameters(shape, body, body_at, sql)?;
-        parameters::substitute(&mut statement, &inferred, values, shape)?;
-    }
-    let has_values = values.is_some();
-    let query =
-        translator::translate(statement, shape.catalog()).map_err(|error| translate_error(error.shifted(body_at)))?;
-
-    // The user's own text is bound where it can be, so that errors point into it. The entities' tables there have no
-    // hidden columns, `system` is no schema of DuckDB, and values are only in the tree.
-    let uses_system = query.system_tables.iter().any(|table| table.schema == "system");
-    let shape_sql = if query.uses_hidden_columns() || uses_system || has_values {
-        let print = |tree: &serde_json::Value| print(shape, tree);
-        emit_for_binding(&query, &|placeholder| shape.name(&query, placeholder), &print).map_err(translate_error)?
-    } else {
-        body.to_owned()
+    let statement = ParsedStatement::parse(&serialized).map_err(|error| translate_error(error.shifted(body_at)))?;
+    let text = UserText { sql, body, body_at };
+    let (query, shape_sql, bound) = bind_tree(shape, &text, statement.clone(), true)?;
+    let (query, shape_sql, bound) = match values {
+        None => (query, shape_sql, bound),
+        Some(values) => {
+            let mut statement = statement.clone();
+            parameters::substitute(&mut statement, &parameter_types(&bound.parameters), values, shape)?;
+            bind_tree(shape, &text, statement, false)?
+        }
     };
-    let bound = shape.bind(&shape_sql).map_err(|error| {
-        let at = if shape_sql == body { body_at } else { usize::MAX };
-        bind_error(&error, sql, at)
-    })?;
-    let schema = if explain == Explain::No { nullable(&bound.schema) } else { explain_schema() };
+    let schema = match (explain, &bound.schema) {
+        (Explain::Plan | Explain::Analyze, _) => explain_schema(),
+        (Explain::No, Some(schema)) => nullable(schema),
+        (Explain::No, None) => nullable(&*assumed_schema(shape, &text, &statement, &bound)?),
+    };
     Ok(BoundStatement {
         query,
         explain,
@@ -75,12 +69,62 @@ pub(super) fn bind(
     })
 }
 
-fn inferred_parameters(shape: &ShapeDatabase, body: &str, body_at: usize, sql: &str) -> Result<SchemaRef, QueryError> {
-    // Also of a query that is refused or wrong: the caller finds out next.
-    match shape.bind(body) {
-        Ok(bound) => Ok(parameter_schema(&bound.parameters)),
-        Err(error) => Err(bind_error(&error, sql, body_at)),
+/// The text that the client sent, and the part of it that is bound.
+struct UserText<'a> {
+    sql: &'a str,
+    body: &'a str,
+    body_at: usize,
+}
+
+/// Admits a tree and binds it over the shape database. `as_written` says that the tree is the user's text still.
+fn bind_tree(
+    shape: &ShapeDatabase,
+    text: &UserText<'_>,
+    statement: ParsedStatement,
+    as_written: bool,
+) -> Result<(Query, String, Bound), QueryError> {
+    let query = translator::translate(statement, shape.catalog())
+        .map_err(|error| translate_error(error.shifted(text.body_at)))?;
+
+    // The user's own text is bound where it can be, so that errors point into it. The entities' tables there have no
+    // hidden columns, `system` is no schema of DuckDB, and values are only in the tree.
+    let uses_system = query.system_tables.iter().any(|table| table.schema == "system");
+    let shape_sql = if query.uses_hidden_columns() || uses_system || !as_written {
+        let print = |tree: &serde_json::Value| print(shape, tree);
+        emit_for_binding(&query, &|placeholder| shape.name(&query, placeholder), &print).map_err(translate_error)?
+    } else {
+        text.body.to_owned()
+    };
+    let bound = shape.bind(&shape_sql).map_err(|error| {
+        let at = if shape_sql == text.body { text.body_at } else { usize::MAX };
+        bind_error(&error, text.sql, at)
+    })?;
+    Ok((query, shape_sql, bound))
+}
+
+/// The schema of a statement whose columns hang on parameters that DuckDB can't type, as `SELECT $1` does. Their values
+/// decide it in the end; until they are bound they count as text where text fits, as [`parameter_schema`] says, and as
+/// an untyped NULL elsewhere.
+fn assumed_schema(
+    shape: &ShapeDatabase,
+    text: &UserText<'_>,
+    statement: &ParsedStatement,
+    bound: &Bound,
+) -> Result<SchemaRef, QueryError> {
+    let inferred = parameter_types(&bound.parameters);
+    let mut refusal = None;
+    for unknown in ["''", "NULL"] {
+        let mut assumed = statement.clone();
+        parameters::assume(&mut assumed, &inferred, unknown, shape)?;
+        match bind_tree(shape, text, assumed, false) {
+            Ok((_, _, Bound { schema: Some(schema), .. })) => return Ok(schema),
+            Ok(_) => {}
+            Err(error) => refusal = Some(error),
+        }
     }
+    Err(refusal.unwrap_or_else(|| {
+        QueryError::new(ErrorKind::InvalidQuery, "the type of a parameter can't be inferred: write CAST(? AS …)")
+    }))
 }
 
 /// Prints a tree through the shape database, for the translator.
@@ -92,12 +136,30 @@ pub(super) fn print(shape: &ShapeDatabase, tree: &serde_json::Value) -> Result<S
     })
 }
 
+/// Parameters as clients are told of them; they may bind any other type. JDBC alone binds only what it is told, takes no
+/// value for an unknown type, and writes milliseconds into whatever unit a time has: so a parameter whose type can't be
+/// inferred is called text, and times are told in milliseconds, which is what entities store.
 fn parameter_schema(parameters: &[(String, Option<SchemaRef>)]) -> SchemaRef {
+    let told = |field: &Arc<Field>| {
+        let data_type = match field.data_type() {
+            DataType::Null => DataType::Utf8,
+            DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+            DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+            // Arrow's own enum: whatever else it has is told as it is.
+            other => other.clone(),
+        };
+        field.as_ref().clone().with_data_type(data_type)
+    };
+    Arc::new(Schema::new(parameter_types(parameters).fields().iter().map(told).collect::<Vec<_>>()))
+}
+
+/// Name and type of each parameter; the type Null where DuckDB can't tell.
+fn parameter_types(parameters: &[(String, Option<SchemaRef>)]) -> Schema {
     let field = |(name, schema): &(String, Option<SchemaRef>)| {
         let data_type = schema.as_ref().map_or(DataType::Null, |schema| schema.field(0).data_type().clone());
         Field::new(format!("${name}"), data_type, true)
     };
-    Arc::new(Schema::new(parameters.iter().map(field).collect::<Vec<_>>()))
+    Schema::new(parameters.iter().map(field).collect::<Vec<_>>())
 }
 
 /// The same columns, nullable and without metadata.

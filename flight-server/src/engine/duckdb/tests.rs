@@ -94,7 +94,7 @@ fn a_prepared_statement_describes_itself() {
     let connection = connection();
     connection.execute("CREATE TABLE t (a INTEGER, b VARCHAR)").unwrap();
     let prepared = connection.prepare("SELECT a AS x, b FROM t WHERE a > $1 AND b = $2").unwrap();
-    let schema = prepared.schema().unwrap();
+    let schema = prepared.schema().unwrap().unwrap();
     assert_eq!(schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["x", "b"]);
     let parameters = prepared.parameters().unwrap();
     assert_eq!(parameters.len(), 2);
