@@ -84,7 +84,7 @@ impl Cluster {
     /// # Errors
     /// PostgreSQL isn't installed or doesn't start.
     pub fn start_blocking() -> Result<Self> {
-        let bin = find_binaries()?;
+        let bin = binaries()?;
         let user = unprivileged_user()?;
         let dir = tempfile::Builder::new().prefix("thermocline-pg-").tempdir()?.keep();
         if let Some((uid, gid)) = user {
@@ -596,7 +596,11 @@ fn url_of(port: u16, database: &str) -> String {
 }
 
 /// Finds the directory with `initdb` and `postgres`: on PATH, then where Debian puts them, then in the cache.
-fn find_binaries() -> Result<PathBuf> {
+/// The directory of PostgreSQL's programs.
+///
+/// # Errors
+/// There is none.
+pub fn binaries() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = Vec::new();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {

@@ -36,6 +36,8 @@ enum Source {
     WebGzip { url: &'static str },
     /// A file inside a package, fetched with `npm pack`.
     Npm { package: &'static str, member: &'static str },
+    /// The jar of an artefact, `group:name:version`, fetched with Maven.
+    Maven { coordinates: &'static str },
     /// A file inside a wheel, fetched with `pip download`.
     Wheel { requirement: &'static str, member: &'static str },
 }
@@ -78,6 +80,26 @@ pub(crate) const DUCKDB: &[Artifact] = &[
         ],
     },
 ];
+
+/// DuckDB's own remote protocol, for the benchmarks to compare with.
+pub(crate) const QUACK: Artifact = Artifact {
+    path: "duckdb/extensions/v1.5.5/linux_amd64/quack.duckdb_extension",
+    sha256: "aa0155c452a882eb8912d59589626a5156ab92a8e80952371b78e26e1cf07168",
+    sources: &[
+        Source::WebGzip { url: "https://extensions.duckdb.org/v1.5.5/linux_amd64/quack.duckdb_extension.gz" },
+        Source::Wheel {
+            requirement: "duckdb-extension-quack==1.5.5",
+            member: "duckdb_extension_quack/extensions/v1.5.5/quack.duckdb_extension",
+        },
+    ],
+};
+
+/// The Flight SQL driver that JDBC tools and Spark use, for the tests.
+pub(crate) const JDBC_DRIVER: Artifact = Artifact {
+    path: "java/flight-sql-jdbc-driver.jar",
+    sha256: "3f418b46c880e263558c5de669bdbede2c5d4375527ced116fb29f795b03704c",
+    sources: &[Source::Maven { coordinates: "org.apache.arrow:flight-sql-jdbc-driver:18.3.0" }],
+};
 
 /// PostgreSQL 18.6 for a system that has none and where we may not install one.
 pub(crate) const POSTGRES: Artifact = Artifact {
@@ -195,6 +217,13 @@ impl Source {
                 };
                 copy(&mut entry, &file)?;
             }
+            Self::Maven { coordinates } => {
+                let mut maven = Command::new("mvn");
+                maven.current_dir(&staging).args(["--quiet", "--batch-mode", "dependency:copy"]);
+                maven.arg(format!("-Dartifact={coordinates}")).arg("-DoutputDirectory=.");
+                process::output(&mut maven)?;
+                fs::rename(only_file(&staging, "jar")?, &file)?;
+            }
             Self::Wheel { requirement, member } => {
                 let mut pip = Command::new(tools::python()?);
                 pip.args([
@@ -221,6 +250,7 @@ impl std::fmt::Display for Source {
         match self {
             Self::WebZip { url, .. } | Self::WebGzip { url } => write!(formatter, "{url}"),
             Self::Npm { package, .. } => write!(formatter, "npm package {package}"),
+            Self::Maven { coordinates } => write!(formatter, "Maven artefact {coordinates}"),
             Self::Wheel { requirement, .. } => write!(formatter, "Python package {requirement}"),
         }
     }

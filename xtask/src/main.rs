@@ -11,6 +11,7 @@
 mod artifact;
 mod cache;
 mod check;
+mod clients;
 mod process;
 mod python;
 mod setup;
@@ -78,7 +79,8 @@ fn run(command: Command) -> Result<()> {
     let checkout = Checkout::locate()?;
     let extent = match command {
         Command::Setup { build_only: true } => Extent::Build,
-        _ => Extent::Everything,
+        Command::Demo { .. } | Command::Bench { .. } => Extent::Demo,
+        Command::Setup { build_only: false } | Command::Test { .. } | Command::Ci => Extent::Everything,
     };
     setup::run(&checkout, extent)?;
     match command {
@@ -89,12 +91,21 @@ fn run(command: Command) -> Result<()> {
         Command::Test { long, filter } => check::run(&checkout, &CheckOptions { long, filter, ci: false }),
         Command::Ci => check::run(&checkout, &CheckOptions { long: false, filter: None, ci: true }),
         Command::Demo { once, s3 } => demo(&checkout, once, s3),
-        Command::Bench { args } => {
-            let mut cargo = checkout.cargo();
-            cargo.args(["run", "--release", "--package", "benchmarks", "--"]).args(args);
-            process::replace(cargo)
-        }
+        Command::Bench { args } => bench(&checkout, args),
     }
+}
+
+fn bench(checkout: &Checkout, args: Vec<String>) -> Result<()> {
+    artifact::QUACK.ensure(checkout)?;
+    println!("\n== Building server and benchmarks (the first time compiles every dependency: some minutes)");
+    let mut build = checkout.cargo();
+    build.args(["build", "--release", "--package", "flight-server", "--bin", "thermocline", "--package", "benchmarks"]);
+    process::run(&mut build)?;
+    let built = checkout.target_dir().join("release");
+    let mut bench = std::process::Command::new(built.join("benchmarks"));
+    checkout.set_environment(&mut bench);
+    bench.env("THERMOCLINE_BIN", built.join("thermocline")).args(args);
+    process::replace(bench)
 }
 
 fn demo(checkout: &Checkout, once: bool, s3: bool) -> Result<()> {
