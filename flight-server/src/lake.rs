@@ -98,7 +98,7 @@ impl Lake {
         };
         let mut files = Vec::with_capacity(objects.len());
         for object in objects {
-            let Some(relative) = self.relative_path(&object) else { continue };
+            let Some(relative) = self.listed_path(&object) else { continue };
             let prefixes = [&base, &delta].into_iter();
             let innermost =
                 prefixes.filter(|prefix| prefix.holds_file(&relative)).max_by_key(|prefix| prefix.path.len());
@@ -193,6 +193,13 @@ impl Lake {
         format!("{}/{path}", self.duckdb_root())
     }
 
+    /// The path relative to the lake URL of a file as DuckDB names it; another name stays as it is.
+    pub fn relative_path(&self, duckdb_url: &str) -> String {
+        let root = self.duckdb_root();
+        let relative = duckdb_url.strip_prefix(&root).and_then(|rest| rest.strip_prefix('/'));
+        relative.unwrap_or(duckdb_url).to_owned()
+    }
+
     /// Credentials and endpoint for a DuckDB secret, as object_store has them at this moment; `None` for a local lake.
     ///
     /// Temporary credentials expire: ask again before they do.
@@ -240,7 +247,7 @@ impl Lake {
         objects.map_err(|error| LakeError::of_store(&self.url.to_string(), error))
     }
 
-    fn relative_path(&self, object: &ObjectMeta) -> Option<String> {
+    fn listed_path(&self, object: &ObjectMeta) -> Option<String> {
         let root = self.store.root.as_ref();
         let rest = object.location.as_ref().strip_prefix(root)?;
         if root.is_empty() { Some(rest.to_owned()) } else { rest.strip_prefix('/').map(str::to_owned) }

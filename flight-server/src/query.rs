@@ -1,12 +1,14 @@
 //! The query pipeline: SQL and options in, a plan and a stream of record batches out. Knows neither tonic nor Flight.
 
 mod admission;
+mod breaker;
 mod delta_ids;
 mod error;
 mod hot_stream;
 mod parameters;
 mod pipeline;
 mod plan_json;
+mod recovery;
 mod run;
 mod sources;
 mod statement;

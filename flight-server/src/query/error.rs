@@ -27,6 +27,21 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// What a second attempt may do about a failure, as long as no batch was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// A file vanished between listing and reading: plan from a fresh file set.
+    FreshFiles,
+    /// PostgreSQL's connection was lost: take a new snapshot.
+    NewSnapshot,
+    /// A file can't be read: leave it out, with the client's leave. Its path as DuckDB names it, when DuckDB does.
+    WithoutFile(Option<String>),
+    /// The lake failed while it was read: hot rows alone, with the client's leave.
+    WithoutLake,
+    /// DuckDB ran out of memory: PostgreSQL alone, with the client's leave and when it can.
+    WithoutDuckDb,
+}
+
 /// A failed query: a kind, a text for the client and a chain for the log.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -35,14 +50,14 @@ pub struct QueryError {
     message: String,
     /// Zero-based byte offset into the user's SQL.
     position: Option<usize>,
-    vanished: bool,
+    recovery: Option<Recovery>,
     #[source]
     source: Option<anyhow::Error>,
 }
 
 impl QueryError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), position: None, vanished: false, source: None }
+        Self { kind, message: message.into(), position: None, recovery: None, source: None }
     }
 
     /// An error of ours: `source` goes to the log, never to the client.
@@ -51,7 +66,7 @@ impl QueryError {
             kind: ErrorKind::Internal,
             message: "internal error".to_owned(),
             position: None,
-            vanished: false,
+            recovery: None,
             source: Some(source.into()),
         }
     }
@@ -68,15 +83,15 @@ impl QueryError {
         self
     }
 
-    /// A file vanished between listing and reading: a fresh file set may answer.
+    /// Says what a second attempt may do, while no batch was sent.
     #[must_use]
-    pub(crate) fn of_vanished_file(mut self) -> Self {
-        self.vanished = true;
+    pub(crate) fn recoverable(mut self, recovery: Recovery) -> Self {
+        self.recovery = Some(recovery);
         self
     }
 
-    pub(crate) fn is_of_vanished_file(&self) -> bool {
-        self.vanished
+    pub(crate) fn recovery(&self) -> Option<&Recovery> {
+        self.recovery.as_ref()
     }
 
     pub fn kind(&self) -> ErrorKind {

@@ -16,12 +16,15 @@ use translator::hot_query::HotQuery;
 use translator::options::{QueryOptions, Tier, Tiers};
 use translator::plan::FederatedPlan;
 use translator::postgres::TableNames;
+use translator::quote::duckdb_text;
 
 use super::admission::{Admission, QueryGuard, RunningQueries};
+use super::error::Recovery;
 use super::hot_stream::{self, HotStream};
 use super::plan_json::{self, PlanParts};
+use super::recovery::Attempts;
 use super::run::{Run, RunEvent, RunSummary, execution_error};
-use super::sources::{HotExecution, Loaded, Sources, suffice};
+use super::sources::{HotExecution, Loaded, Overrides, Sources, suffice};
 use super::statement::{self, BoundStatement, Explain, translate_error};
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryRequest, QueryStream};
 use crate::config::{Config, LakeUrl, TableName};
@@ -76,6 +79,8 @@ struct Ready {
     sql: String,
     plan: Json,
     hot: Vec<HotExecution>,
+    /// Paths of the files that are read.
+    files: Vec<String>,
     /// What answers without DuckDB.
     hot_query: Option<(HotQuery, Arc<Entity>, Snapshot)>,
 }
@@ -177,7 +182,7 @@ impl Pipeline {
         Ok(Self {
             inner: Arc::new(Inner {
                 shape: RwLock::new(Arc::new(shape)),
-                sources: Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine)),
+                sources: Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine), config),
                 engine,
                 admission: Admission::new(config.query.max_concurrent, config.query.max_queued),
                 running: RunningQueries::default(),
@@ -278,11 +283,12 @@ impl Inner {
         &self,
         bound: &BoundStatement,
         options: &QueryOptions,
+        overrides: &Overrides,
         connection: &Arc<Connection>,
     ) -> Result<(Loaded, Option<HotNote>), QueryError> {
         if prefers_hot(bound, options) {
             let hot = QueryOptions { tiers: Tiers::HOT, ..options.clone() };
-            let mut loaded = self.sources.load(&bound.query, &hot, connection).await?;
+            let mut loaded = self.sources.load(&bound.query, &hot, overrides, connection).await?;
             let suffices = match (&loaded.plan.hot_query, &mut loaded.snapshot) {
                 (Some(hot_query), Some(snapshot)) => suffice(hot_query, snapshot).await?,
                 _ => false,
@@ -291,7 +297,7 @@ impl Inner {
                 return Ok((loaded, Some(note)));
             }
         }
-        Ok((self.sources.load(&bound.query, options, connection).await?, None))
+        Ok((self.sources.load(&bound.query, options, overrides, connection).await?, None))
     }
 
     /// The statement that runs: DuckDB's, or PostgreSQL's where it answers alone.
@@ -315,8 +321,10 @@ impl Inner {
         bound: &Arc<BoundStatement>,
         request: &QueryRequest,
         translation: Duration,
+        attempts: &mut Attempts,
     ) -> Result<Ready, QueryError> {
         let started = Instant::now();
+        let options = attempts.options(&request.options);
         let connection = Arc::new(self.engine.connect().map_err(execution_error)?);
         let parts = |plan, statement, planning| PlanParts {
             query_id: &request.query_id,
@@ -326,11 +334,13 @@ impl Inner {
             statement,
             translation,
             planning,
+            breakers: self.sources.breakers(),
         };
-        if request.options.tiers.any_lake() && !bound.query.references.is_empty() {
+        if options.tiers.any_lake() && !bound.query.references.is_empty() {
             self.refresh_credentials().await?;
         }
-        let (mut loaded, note) = self.load(bound, &request.options, &connection).await?;
+        let (mut loaded, note) = self.load(bound, &options, attempts.overrides(), &connection).await?;
+        attempts.unless_hot_query(loaded.plan.hot_query.is_some())?;
         if let Some(note) = note {
             loaded.plan.route_reason = note.reason().to_owned();
             loaded.plan.warnings.extend(note.warning());
@@ -349,7 +359,33 @@ impl Inner {
         if !loaded.plan.warnings.is_empty() {
             tracing::warn!(query_id = request.query_id, warnings = ?loaded.plan.warnings, "query with warnings");
         }
-        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, hot_query })
+        let files = loaded.plan.references.iter().flat_map(|reference| reference.files());
+        let files = files.map(|file| file.path.clone()).collect();
+        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, files, hot_query })
+    }
+
+    /// DuckDB doesn't always say which file it can't read: then the files are read one by one until one fails alone.
+    async fn name_damaged_file(&self, error: QueryError, ready: &Ready) -> Result<QueryError, QueryError> {
+        if error.recovery() != Some(&Recovery::WithoutFile(None)) {
+            return Ok(error);
+        }
+        let connection = self.engine.connect().map_err(execution_error)?;
+        let files: Vec<String> = ready.files.iter().map(|path| self.sources.lake.duckdb_url(path)).collect();
+        let damaged = blocking(move || {
+            Ok(files.into_iter().find(|file| {
+                let columns = "SELECT max(hash(COLUMNS(*)))";
+                connection.query(&format!("{columns} FROM read_parquet([{}])", duckdb_text(file))).is_err()
+            }))
+        })
+        .await?;
+        Ok(match damaged {
+            Some(file) => {
+                let path = self.sources.lake.relative_path(&file);
+                QueryError::new(error.kind(), format!("the file `{path}` can't be read: {}", error.message()))
+                    .recoverable(Recovery::WithoutFile(Some(file)))
+            }
+            None => error,
+        })
     }
 
     async fn refresh_credentials(&self) -> Result<(), QueryError> {
@@ -410,6 +446,7 @@ impl Inner {
             statement: &bound.shape_sql,
             translation,
             planning: Duration::ZERO,
+            breakers: self.sources.breakers(),
         });
         if bound.explain != Explain::No {
             let batch = explained(&bound.schema, &plan, None)?;
@@ -431,7 +468,7 @@ impl Inner {
         request: &QueryRequest,
         translation: Duration,
     ) -> Result<QueryStream, QueryError> {
-        let mut ready = self.ready(bound, request, translation).await?;
+        let mut ready = ready(self, bound, request, translation, &mut Attempts::default()).await?;
         let analyzed = match (bound.explain, ready.hot_query.take()) {
             (Explain::Analyze, Some((query, entity, snapshot))) => {
                 Some(hot_stream::analyze(&query, &entity, snapshot).await?)
@@ -514,6 +551,7 @@ impl QueryPipeline for Pipeline {
                     statement: &statement,
                     translation,
                     planning: started.elapsed(),
+                    breakers: inner.sources.breakers(),
                 });
                 Ok(PlannedQuery { schema: Arc::clone(&bound.schema), plan: Arc::new(json), estimated_rows: -1 })
             })
@@ -537,12 +575,23 @@ impl QueryPipeline for Pipeline {
         if bound.explain != Explain::No {
             return guard.within(inner.explain(&bound, &request, translation)).await;
         }
-        let mut ready = guard.within(ready_or_again(&inner, &bound, &request, translation)).await?;
+        let mut attempts = Attempts::default();
+        let mut ready = guard.within(ready(&inner, &bound, &request, translation, &mut attempts)).await?;
         let schema = Arc::clone(&bound.schema);
         let permit = Arc::new(permit);
         let run = guard.within(start(&mut ready, &schema, &request.options, &permit)).await?;
-        let state =
-            Streaming { inner, guard, bound, request, translation, ready, run: Some(run), permit, may_retry: true };
+        let state = Streaming {
+            inner,
+            guard,
+            bound,
+            request,
+            translation,
+            ready,
+            run: Some(run),
+            permit,
+            attempts,
+            sent: false,
+        };
         Ok(QueryStream { schema, events: Box::pin(stream::unfold(state, Streaming::step)) })
     }
 
@@ -581,19 +630,19 @@ async fn start(
     Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit)).map(Execution::DuckDb)
 }
 
-/// Gets a query ready; once more from a fresh file set when a file has vanished since it was listed.
-async fn ready_or_again(
+/// Gets a query ready, in as many attempts as make sense.
+async fn ready(
     inner: &Inner,
     bound: &Arc<BoundStatement>,
     request: &QueryRequest,
     translation: Duration,
+    attempts: &mut Attempts,
 ) -> Result<Ready, QueryError> {
-    match inner.ready(bound, request, translation).await {
-        Err(error) if error.is_of_vanished_file() => {
-            inner.sources.forget_listings();
-            inner.ready(bound, request, translation).await
+    loop {
+        match inner.ready(bound, request, translation, attempts).await {
+            Ok(ready) => return Ok(ready),
+            Err(error) => attempts.recover(error, &request.options, &inner.sources)?,
         }
-        result => result,
     }
 }
 
@@ -608,11 +657,31 @@ struct Streaming {
     /// `None` after the end.
     run: Option<Execution>,
     permit: Arc<OwnedSemaphorePermit>,
-    /// No batch was sent and no second attempt made yet.
-    may_retry: bool,
+    attempts: Attempts,
+    /// After the first batch an error ends the stream.
+    sent: bool,
 }
 
 impl Streaming {
+    /// Starts another attempt after a failure of a source or of DuckDB.
+    async fn again(&mut self, error: QueryError) -> Result<(), QueryError> {
+        let Self { inner, bound, request, translation, attempts, permit, ready, .. } = self;
+        let work = async {
+            let error = inner.name_damaged_file(error, ready).await?;
+            if self.sent {
+                return Err(error);
+            }
+            attempts.recover(error, &request.options, &inner.sources)?;
+            let mut again = self::ready(inner, bound, request, *translation, attempts).await?;
+            let run = start(&mut again, &bound.schema, &request.options, permit).await?;
+            Ok((again, run))
+        };
+        let (again, run) = self.guard.within(work).await?;
+        self.ready = again;
+        self.run = Some(run);
+        Ok(())
+    }
+
     async fn step(mut self) -> Option<(Result<QueryEvent, QueryError>, Self)> {
         loop {
             let run = self.run.as_mut()?;
@@ -626,7 +695,7 @@ impl Streaming {
                 .await;
             match event {
                 Ok(RunEvent::Batch(batch)) => {
-                    self.may_retry = false;
+                    self.sent = true;
                     return Some((Ok(QueryEvent::Batch(batch)), self));
                 }
                 Ok(RunEvent::End(summary)) => {
@@ -643,22 +712,10 @@ impl Streaming {
                     );
                     return Some((Ok(QueryEvent::End(plan)), self));
                 }
-                Err(error) if error.is_of_vanished_file() && self.may_retry => {
-                    self.may_retry = false;
+                Err(error) if error.recovery().is_some() => {
                     self.run = None;
-                    tracing::info!(query_id = self.guard.query_id(), "a file has vanished: planning again");
-                    self.inner.sources.forget_listings();
-                    let again = async {
-                        let mut ready = self.inner.ready(&self.bound, &self.request, self.translation).await?;
-                        let run = start(&mut ready, &self.bound.schema, &self.request.options, &self.permit).await?;
-                        Ok((ready, run))
-                    };
-                    match self.guard.within(again).await {
-                        Ok((ready, run)) => {
-                            self.ready = ready;
-                            self.run = Some(run);
-                        }
-                        Err(error) => return Some((Err(error), self)),
+                    if let Err(error) = self.again(error).await {
+                        return Some((Err(error), self));
                     }
                 }
                 Err(error) => {

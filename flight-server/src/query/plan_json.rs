@@ -8,7 +8,7 @@ use translator::options::QueryOptions;
 use translator::plan::FederatedPlan;
 
 use super::run::RunSummary;
-use super::sources::HotExecution;
+use super::sources::{BreakerStates, HotExecution};
 
 /// Everything of a plan that is known before it runs.
 #[derive(Debug, Clone)]
@@ -20,6 +20,7 @@ pub(super) struct PlanParts<'a> {
     pub(super) statement: &'a str,
     pub(super) translation: Duration,
     pub(super) planning: Duration,
+    pub(super) breakers: BreakerStates,
 }
 
 /// The plan JSON without `execution`.
@@ -40,7 +41,7 @@ pub(super) fn planned(parts: &PlanParts<'_>) -> Json {
     json["query_id"] = json!(parts.query_id);
     json["sql"] = json!(parts.sql);
     json["statement"] = json!(parts.statement);
-    json["breakers"] = json!({"postgres": "closed", "lake": "closed"});
+    json["breakers"] = json!({"postgres": parts.breakers.postgres, "lake": parts.breakers.lake});
     json["timings_ms"] = json!({"translation": millis(parts.translation), "planning": millis(parts.planning)});
     json
 }

@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use tokio::sync::mpsc;
 use translator::DATA_ERROR;
 
-use super::error::{ErrorKind, QueryError};
+use super::error::{ErrorKind, QueryError, Recovery};
 use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle};
 
 /// Chunks of DuckDB (2,048 rows) are put together until they hold about this many bytes.
@@ -219,25 +219,75 @@ pub(super) fn conform(chunk: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
 
 /// An error of DuckDB while it runs a statement of ours.
 pub(super) fn execution_error(error: DuckError) -> QueryError {
-    let kind = match error.kind {
-        DuckErrorKind::Value => match error.text().split_once(DATA_ERROR) {
-            Some((_, message)) => return QueryError::new(ErrorKind::Misconfigured, message.to_owned()),
-            None => ErrorKind::InvalidQuery,
-        },
-        DuckErrorKind::OutOfMemory => {
-            return QueryError::new(ErrorKind::LimitExceeded, format!("memory_limit: {}", error.text()));
-        }
-        DuckErrorKind::Interrupted => ErrorKind::Cancelled,
+    let text = error.text();
+    if let Some((_, message)) = text.split_once(DATA_ERROR) {
+        return QueryError::new(ErrorKind::Misconfigured, message.to_owned());
+    }
+    if let Some(file) = damaged_file(text) {
+        let named = file.as_deref().map_or_else(String::new, |file| format!("the file `{file}` can't be read: "));
+        return QueryError::new(ErrorKind::Unavailable, format!("{named}{text}"))
+            .recoverable(Recovery::WithoutFile(file));
+    }
+    match error.kind {
+        DuckErrorKind::Value => QueryError::new(ErrorKind::InvalidQuery, text),
+        DuckErrorKind::OutOfMemory => QueryError::new(
+            ErrorKind::LimitExceeded,
+            format!("memory_limit: {text}; narrow the query, or raise duckdb.memory_limit or temp_directory_limit"),
+        )
+        .recoverable(Recovery::WithoutDuckDb),
+        DuckErrorKind::Interrupted => QueryError::new(ErrorKind::Cancelled, text),
         DuckErrorKind::Io => {
-            let text = error.text();
-            let vanished = text.contains("No such file") || text.contains("404") || text.contains("No files found");
-            let unavailable = QueryError::new(ErrorKind::Unavailable, format!("the lake can't be read: {text}"));
-            return if vanished { unavailable.of_vanished_file() } else { unavailable };
+            let vanished = ["No such file", "HTTP 404", "404 (Not Found)", "No files found"];
+            let recovery = if vanished.iter().any(|sign| text.contains(sign)) {
+                Recovery::FreshFiles
+            } else {
+                Recovery::WithoutLake
+            };
+            QueryError::new(ErrorKind::Unavailable, format!("the lake can't be read: {text}")).recoverable(recovery)
         }
         // The query was bound before: what fails now is ours.
         DuckErrorKind::Binder | DuckErrorKind::Parser | DuckErrorKind::Permission | DuckErrorKind::Other => {
-            return QueryError::internal(error);
+            QueryError::internal(error)
         }
-    };
-    QueryError::new(kind, error.text())
+    }
+}
+
+/// Whether DuckDB found a Parquet file broken: the file's name if the message tells it.
+#[expect(clippy::option_option, reason = "a damaged file whose name isn't told is damaged too")]
+fn damaged_file(text: &str) -> Option<Option<String>> {
+    if let Some((_, rest)) = text.split_once("Failed to read file \"") {
+        return Some(rest.split_once('"').map(|(file, _)| file.to_owned()));
+    }
+    if let Some((_, rest)) = text.split_once("No magic bytes found at end of file '") {
+        return Some(rest.split_once('\'').map(|(file, _)| file.to_owned()));
+    }
+    let signs =
+        ["TProtocolException", "Invalid Parquet", "Parquet file", "parquet file", "ecompression failure", "Thrift"];
+    signs.iter().any(|sign| text.contains(sign)).then_some(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_tell_what_a_second_attempt_may_do() {
+        let of = |kind, message: &str| execution_error(DuckError { kind, message: message.to_owned() });
+        let damaged = of(
+            DuckErrorKind::Value,
+            "Invalid Input Error: Failed to read file \"/lake/base/1/a.parquet\": ZSTD Decompression failure",
+        );
+        assert_eq!(damaged.kind(), ErrorKind::Unavailable);
+        assert_eq!(damaged.recovery(), Some(&Recovery::WithoutFile(Some("/lake/base/1/a.parquet".to_owned()))));
+        let vanished =
+            of(DuckErrorKind::Io, "IO Error: Cannot open file \"/lake/a.parquet\": No such file or directory");
+        assert_eq!(vanished.recovery(), Some(&Recovery::FreshFiles));
+        let denied = of(DuckErrorKind::Io, "HTTP Error: HTTP GET error on 'x' (HTTP 503)");
+        assert_eq!((denied.kind(), denied.recovery()), (ErrorKind::Unavailable, Some(&Recovery::WithoutLake)));
+        let memory = of(DuckErrorKind::OutOfMemory, "Out of Memory Error: could not allocate block");
+        assert_eq!((memory.kind(), memory.recovery()), (ErrorKind::LimitExceeded, Some(&Recovery::WithoutDuckDb)));
+        let value = of(DuckErrorKind::Value, "Conversion Error: Could not convert string 'x' to INT32");
+        assert_eq!((value.kind(), value.recovery()), (ErrorKind::InvalidQuery, None));
+        assert_eq!(of(DuckErrorKind::Binder, "Binder Error: nope").kind(), ErrorKind::Internal);
+    }
 }

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -22,14 +22,15 @@ use translator::emit::{dirty_table, hot_table};
 use translator::hot_query::{HotOutput, HotQuery};
 use translator::lake::{IdSet, LakeFile};
 use translator::options::{Consistency, QueryOptions, Tier};
-use translator::plan::FederatedPlan;
+use translator::plan::{Degradation, FederatedPlan};
 use translator::planner::{Facts, PlanError, plan};
 use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_sql};
 
+use super::breaker::{Breaker, Clock, Refused, SystemClock};
 use super::delta_ids::{DeltaIds, row_ids};
-use super::error::{ErrorKind, QueryError};
+use super::error::{ErrorKind, QueryError, Recovery};
 use super::unique_files::UniqueFiles;
-use crate::config::LakeCatalog;
+use crate::config::{Config, LakeCatalog};
 use crate::engine::duckdb::{Connection, DuckError};
 use crate::engine::{Engine, create_temporary_table};
 use crate::lake::{Lake, LakeError, LakeErrorKind, Listing};
@@ -50,6 +51,10 @@ pub(super) struct Sources {
     delta_ids: DeltaIds,
     unique_files: UniqueFiles,
     engine: Arc<Engine>,
+    postgres_breaker: Breaker,
+    lake_breaker: Breaker,
+    /// A statement that brings nothing for this long is taken for lost: PostgreSQL's own limit, and some.
+    silence_limit: Option<Duration>,
 }
 
 /// Dirty sets by `schema_id`: their sizes, and their ids unless there are very many.
@@ -61,6 +66,28 @@ struct DirtySets {
 
 /// More ids than this aren't kept in memory; every base file then counts as one that may hold superseded rows.
 const MAX_KNOWN_IDS: usize = 2_000_000;
+
+/// What a second attempt leaves out, because the first one failed on it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Overrides {
+    /// Paths of files that can't be read.
+    pub(super) excluded_files: BTreeSet<String>,
+    pub(super) degraded: Degradation,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Overrides {
+    fn facts(&self) -> Facts {
+        Facts { degraded: self.degraded.clone(), warnings: self.warnings.clone(), ..Facts::default() }
+    }
+}
+
+/// States of the breakers, as plans show them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BreakerStates {
+    pub(super) postgres: &'static str,
+    pub(super) lake: &'static str,
+}
 
 /// What one source delivered, for the plan's `execution`.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +114,10 @@ impl Sources {
         lake_catalog: LakeCatalog,
         tables: TableNames,
         engine: Arc<Engine>,
+        config: &Config,
     ) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let breaker = || Breaker::new(config.breaker.clone(), Arc::clone(&clock));
         Self {
             postgres,
             lake,
@@ -97,7 +127,19 @@ impl Sources {
             delta_ids: DeltaIds::default(),
             unique_files: UniqueFiles::default(),
             engine,
+            postgres_breaker: breaker(),
+            lake_breaker: breaker(),
+            silence_limit: config.postgres.statement_timeout.map(|limit| limit + config.postgres.connect_timeout),
         }
+    }
+
+    pub(super) fn breakers(&self) -> BreakerStates {
+        BreakerStates { postgres: self.postgres_breaker.state(), lake: self.lake_breaker.state() }
+    }
+
+    /// Counts a failure of the lake that DuckDB met.
+    pub(super) fn lake_failed(&self) {
+        self.lake_breaker.record_failure();
     }
 
     /// Plans a query; reads no row.
@@ -107,10 +149,10 @@ impl Sources {
         let snapshot = self.begin(&entities, options, &mut facts).await?;
         if let Some(mut snapshot) = snapshot {
             if options.tiers.contains(Tier::Hot) {
-                facts.dirty_rows = self.count_dirty(&entities, &mut snapshot).await?;
+                facts.dirty_rows = self.from_postgres(self.count_dirty(&entities, &mut snapshot)).await?;
             }
             self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
-            snapshot.finish().await.map_err(postgres_error)?;
+            snapshot.finish().await.map_err(statement_error)?;
         }
         let listings = if self.lists(options) { self.list_all(&entities, options, &mut facts).await? } else { None };
         if let Some(listings) = listings {
@@ -121,9 +163,9 @@ impl Sources {
 
     /// Whether the hot rows alone fill the LIMIT of a query, at this moment.
     pub(super) async fn hot_rows_suffice(&self, hot_query: &HotQuery) -> Result<bool, QueryError> {
-        let mut snapshot = self.postgres.begin().await.map_err(postgres_error)?;
-        let suffices = suffice(hot_query, &mut snapshot).await?;
-        snapshot.finish().await.map_err(postgres_error)?;
+        let mut snapshot = self.open_snapshot().await?;
+        let suffices = self.from_postgres(suffice(hot_query, &mut snapshot)).await?;
+        snapshot.finish().await.map_err(statement_error)?;
         Ok(suffices)
     }
 
@@ -132,22 +174,24 @@ impl Sources {
         &self,
         query: &Query,
         options: &QueryOptions,
+        overrides: &Overrides,
         connection: &Arc<Connection>,
     ) -> Result<Loaded, QueryError> {
         let entities = entities(query);
-        let mut facts = Facts::default();
+        let mut facts = overrides.facts();
+        // Taken before the snapshot: a listing that another query makes from here on may be newer than it.
+        let mut before = if self.lists(options) { self.known_listings(&entities) } else { None };
         let mut snapshot = self.begin(&entities, options, &mut facts).await?;
-        let mut before = if self.lists(options) && snapshot.is_some() { self.known_listings(&entities) } else { None };
         for attempt in 1.. {
             let ids = async {
                 match &mut snapshot {
                     // Without files there is nothing to discard.
                     Some(snapshot) if !options.tiers.any_lake() => {
-                        let rows = self.count_dirty(&entities, snapshot).await?;
+                        let rows = self.from_postgres(self.count_dirty(&entities, snapshot)).await?;
                         Ok(DirtySets { rows, ids: BTreeMap::new() })
                     }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
-                        self.load_dirty_ids(&entities, snapshot, connection).await
+                        self.from_postgres(self.load_dirty_ids(&entities, snapshot, connection)).await
                     }
                     _ => Ok(DirtySets::default()),
                 }
@@ -178,12 +222,16 @@ impl Sources {
         if let Some(snapshot) = &mut snapshot {
             self.files_of_manifest(&entities, snapshot, options, &mut facts).await?;
         }
+        for files in facts.files.values_mut() {
+            files.retain(|file| !overrides.excluded_files.contains(&file.path));
+        }
         facts.delta_ids = self.delta_ids.of(&facts.files, options.tiers, connection, &self.lake).await?;
         let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
         if let Some(hot_query) = &plan.hot_query
             && let Some(snapshot) = &mut snapshot
         {
-            let inconsistent = snapshot.count(&hot_query.inconsistent_sql).await.map_err(postgres_error)?;
+            let count = async { snapshot.count(&hot_query.inconsistent_sql).await.map_err(statement_error) };
+            let inconsistent = self.from_postgres(count).await?;
             if inconsistent > 0 {
                 plan.warnings.push(self.inconsistency(&plan.references[0].entity, inconsistent));
             }
@@ -198,12 +246,15 @@ impl Sources {
                 let started = Instant::now();
                 let schema = hot_schema(&reference.entity, &source.statement.columns);
                 let statement = &source.statement;
-                let mut rows = snapshot
-                    .hot_rows(&statement.sql, &reference.entity, &statement.columns)
-                    .await
-                    .map_err(postgres_error)?;
-                append_all(connection, hot_table(index), schema, &mut rows).await?;
-                let summary = rows.summary();
+                let read = async {
+                    let mut rows = snapshot
+                        .hot_rows(&statement.sql, &reference.entity, &statement.columns)
+                        .await
+                        .map_err(statement_error)?;
+                    append_all(connection, hot_table(index), schema, &mut rows).await?;
+                    Ok(rows.summary())
+                };
+                let summary = self.from_postgres(read).await?;
                 if summary.inconsistent_rows > 0 {
                     plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
                 }
@@ -213,7 +264,7 @@ impl Sources {
                     ms: started.elapsed().as_secs_f64() * 1000.0,
                 });
             }
-            snapshot.finish().await.map_err(postgres_error)?;
+            snapshot.finish().await.map_err(statement_error)?;
         }
         Ok(Loaded { plan, hot, snapshot: None })
     }
@@ -242,12 +293,13 @@ impl Sources {
         if entities.is_empty() || !(options.tiers.contains(Tier::Hot) || manifest) {
             return Ok(None);
         }
-        match self.postgres.begin().await {
+        match self.open_snapshot().await {
             Ok(snapshot) => Ok(Some(snapshot)),
             Err(error)
-                if error.kind() == PostgresErrorKind::Unavailable
+                if error.kind() == ErrorKind::Unavailable
                     && options.consistency == Consistency::Eventual
                     && options.tiers.any_lake()
+                    && !facts.degraded.missing_tiers.contains(&Tier::Cold)
                     && !manifest =>
             {
                 tracing::warn!(%error, "PostgreSQL is unavailable: answering from files alone");
@@ -259,8 +311,40 @@ impl Sources {
                 );
                 Ok(None)
             }
-            Err(error) => Err(postgres_error(error)),
+            Err(error) => Err(error),
         }
+    }
+
+    async fn open_snapshot(&self) -> Result<Snapshot, QueryError> {
+        let attempt =
+            self.postgres_breaker.attempt().map_err(|refused| breaker_error("PostgreSQL", POSTGRES_LEAVE, refused))?;
+        match self.postgres.begin().await {
+            Ok(snapshot) => {
+                attempt.succeeded();
+                Ok(snapshot)
+            }
+            Err(error) => {
+                if error.kind() == PostgresErrorKind::Unavailable {
+                    attempt.failed();
+                }
+                Err(postgres_error(error))
+            }
+        }
+    }
+
+    /// Waits for PostgreSQL, but not for a server that has gone silent.
+    async fn from_postgres<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+        let result = match self.silence_limit {
+            None => work.await,
+            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+                let message = format!("PostgreSQL has not answered for {limit:?}{POSTGRES_LEAVE}");
+                Err(QueryError::new(ErrorKind::Unavailable, message).recoverable(Recovery::NewSnapshot))
+            }),
+        };
+        if result.as_ref().is_err_and(|error| error.recovery() == Some(&Recovery::NewSnapshot)) {
+            self.postgres_breaker.record_failure();
+        }
+        result
     }
 
     /// Files of the manifest, in the query's own snapshot.
@@ -275,7 +359,7 @@ impl Sources {
             return Ok(());
         }
         for entity in entities {
-            let files = snapshot.manifest(entity.schema_id).await.map_err(postgres_error)?;
+            let files = snapshot.manifest(entity.schema_id).await.map_err(statement_error)?;
             facts.files.insert(entity.schema_id, files);
         }
         Ok(())
@@ -288,15 +372,28 @@ impl Sources {
         options: &QueryOptions,
         facts: &mut Facts,
     ) -> Result<Option<BTreeMap<i16, Listing>>, QueryError> {
+        let attempt = match self.lake_breaker.attempt() {
+            Ok(attempt) => attempt,
+            Err(refused) => {
+                let error = breaker_error("the lake", LAKE_LEAVE, refused);
+                return self.lake_is_down(error, options, facts).map(|()| None);
+            }
+        };
         let lists = entities.iter().map(|entity| async { Ok((entity.schema_id, self.lake.list(entity).await?)) });
         match futures::future::try_join_all(lists).await {
             Ok(listings) => {
+                attempt.succeeded();
                 let listings: BTreeMap<i16, Listing> = listings.into_iter().collect();
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.extend(listings.iter().map(|(schema_id, listing)| (*schema_id, listing.clone())));
                 Ok(Some(listings))
             }
-            Err(error) => self.lake_is_down(error, options, facts).map(|()| None),
+            Err(error) => {
+                if is_outage(&error) {
+                    attempt.failed();
+                }
+                self.lake_is_down(lake_error(error), options, facts).map(|()| None)
+            }
         }
     }
 
@@ -325,7 +422,10 @@ impl Sources {
                             listing.files.retain(|file| file.path != path);
                         }
                         _ => {
-                            self.lake_is_down(error, options, facts)?;
+                            if is_outage(&error) {
+                                self.lake_breaker.record_failure();
+                            }
+                            self.lake_is_down(lake_error(error), options, facts)?;
                             return Ok(());
                         }
                     },
@@ -340,9 +440,10 @@ impl Sources {
     }
 
     /// Degrades to the hot tier when the options give leave.
-    fn lake_is_down(&self, error: LakeError, options: &QueryOptions, facts: &mut Facts) -> Result<(), QueryError> {
-        if *error.kind() != LakeErrorKind::Unavailable || !options.allow_partial || !options.tiers.contains(Tier::Hot) {
-            return Err(lake_error(error));
+    fn lake_is_down(&self, error: QueryError, options: &QueryOptions, facts: &mut Facts) -> Result<(), QueryError> {
+        let is_outage = error.kind() == ErrorKind::Unavailable && error.recovery().is_none();
+        if !is_outage || !options.allow_partial || !options.tiers.contains(Tier::Hot) {
+            return Err(error);
         }
         if facts.degraded.missing_tiers.contains(&Tier::Hot) {
             return Err(
@@ -351,13 +452,7 @@ impl Sources {
         }
         tracing::warn!(%error, "the lake is unavailable: answering from the hot tier alone");
         facts.files.clear();
-        if facts.degraded.missing_tiers.is_empty() {
-            facts.degraded.missing_tiers.extend([Tier::Warm, Tier::Cold]);
-            facts.degraded.reasons.push("the lake is unavailable".to_owned());
-            facts
-                .warnings
-                .push("the lake is unavailable: only rows that are dirty in PostgreSQL are in the answer".to_owned());
-        }
+        lake_is_missing(&mut facts.degraded, &mut facts.warnings);
         Ok(())
     }
 
@@ -369,7 +464,7 @@ impl Sources {
         let mut counts = BTreeMap::new();
         for entity in entities {
             let sql = dirty_count_sql(&self.tables, entity.schema_id);
-            counts.insert(entity.schema_id, snapshot.count(&sql).await.map_err(postgres_error)?);
+            counts.insert(entity.schema_id, snapshot.count(&sql).await.map_err(statement_error)?);
         }
         Ok(counts)
     }
@@ -383,7 +478,7 @@ impl Sources {
         let mut sets = DirtySets::default();
         for entity in entities {
             let sql = dirty_ids_sql(&self.tables, entity.schema_id);
-            let mut stream = snapshot.dirty_ids(&sql).await.map_err(postgres_error)?;
+            let mut stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
             let mut ids = Vec::new();
             let mut seen = stream.by_ref().inspect_ok(|batch| {
                 if ids.len() < MAX_KNOWN_IDS {
@@ -398,6 +493,32 @@ impl Sources {
         }
         Ok(sets)
     }
+}
+
+/// Notes that only hot rows answer.
+pub(super) fn lake_is_missing(degraded: &mut Degradation, warnings: &mut Vec<String>) {
+    if degraded.missing_tiers.is_empty() {
+        degraded.missing_tiers.extend([Tier::Warm, Tier::Cold]);
+        degraded.reasons.push("the lake is unavailable".to_owned());
+        warnings.push("the lake is unavailable: only rows that are dirty in PostgreSQL are in the answer".to_owned());
+    }
+}
+
+/// Whether a failure of the lake is an outage: a wrong setting or a damaged file is none.
+fn is_outage(error: &LakeError) -> bool {
+    *error.kind() == LakeErrorKind::Unavailable
+}
+
+const POSTGRES_LEAVE: &str = "; with consistency = eventual the files alone answer";
+const LAKE_LEAVE: &str = "; with allow_partial = true the hot rows alone answer";
+
+fn breaker_error(source: &str, leave: &str, refused: Refused) -> QueryError {
+    let when = match refused.retry_after {
+        Duration::ZERO => "a probe is under way".to_owned(),
+        wait => format!("the next attempt is in {:.1} s", wait.as_secs_f64()),
+    };
+    let message = format!("{source} failed repeatedly and isn't asked for now ({when}){leave}");
+    QueryError::new(ErrorKind::Unavailable, message)
 }
 
 /// Appends a stream of batches to a new temporary table. DuckDB works on a thread of its own, while the next batch comes.
@@ -420,7 +541,7 @@ where
         Ok(())
     });
     while let Some(batch) = batches.next().await {
-        if sender.send(batch.map_err(postgres_error)?).await.is_err() {
+        if sender.send(batch.map_err(statement_error)?).await.is_err() {
             // The appender has failed and says why below.
             break;
         }
@@ -433,7 +554,7 @@ where
 pub(super) async fn suffice(hot_query: &HotQuery, snapshot: &mut Snapshot) -> Result<bool, QueryError> {
     match (&hot_query.output, hot_query.limit) {
         (HotOutput::Columns(_), Some(limit)) => {
-            Ok(snapshot.count(&hot_query.count_sql()).await.map_err(postgres_error)? >= limit)
+            Ok(snapshot.count(&hot_query.count_sql()).await.map_err(statement_error)? >= limit)
         }
         _ => Ok(false),
     }
@@ -446,11 +567,16 @@ fn entities(query: &Query) -> Vec<Arc<Entity>> {
     references.map(|reference| Arc::clone(&reference.entity)).collect()
 }
 
+/// An error of a statement in an open snapshot: when the connection is lost, a new snapshot may do better.
+pub(super) fn statement_error(error: PostgresError) -> QueryError {
+    let lost = error.kind() == PostgresErrorKind::Unavailable;
+    let error = postgres_error(error);
+    if lost { error.recoverable(Recovery::NewSnapshot) } else { error }
+}
+
 pub(super) fn postgres_error(error: PostgresError) -> QueryError {
     let (kind, hint) = match error.kind() {
-        PostgresErrorKind::Unavailable => {
-            (ErrorKind::Unavailable, "; with consistency = eventual the files alone answer")
-        }
+        PostgresErrorKind::Unavailable => (ErrorKind::Unavailable, POSTGRES_LEAVE),
         PostgresErrorKind::Misconfigured | PostgresErrorKind::Data => (ErrorKind::Misconfigured, ""),
         PostgresErrorKind::StatementTimeout => (ErrorKind::DeadlineExceeded, "; raise postgres.statement_timeout"),
         PostgresErrorKind::Internal => return QueryError::internal(error),
@@ -461,13 +587,13 @@ pub(super) fn postgres_error(error: PostgresError) -> QueryError {
 pub(super) fn lake_error(error: LakeError) -> QueryError {
     let vanished = matches!(error.kind(), LakeErrorKind::NotFound { .. });
     let (kind, hint) = match error.kind() {
-        LakeErrorKind::Unavailable => (ErrorKind::Unavailable, "; with allow_partial = true the hot rows alone answer"),
+        LakeErrorKind::Unavailable => (ErrorKind::Unavailable, LAKE_LEAVE),
         LakeErrorKind::Corrupt { .. } => (ErrorKind::Unavailable, "; with allow_partial = true it is left out"),
         LakeErrorKind::NotFound { .. } => (ErrorKind::Unavailable, ""),
         LakeErrorKind::Misconfigured => (ErrorKind::Misconfigured, ""),
     };
     let error = QueryError::new(kind, format!("{error}{hint}")).with_source(error);
-    if vanished { error.of_vanished_file() } else { error }
+    if vanished { error.recoverable(Recovery::FreshFiles) } else { error }
 }
 
 fn plan_error(error: PlanError) -> QueryError {
