@@ -192,6 +192,13 @@ fn table_ref(table: &Json, depth: usize) -> Admitted {
                 "REGULAR" | "NATURAL" | "CROSS" | "POSITIONAL" | "ASOF" => {}
                 other => return Err(refuse(format!("the join form {other} is not supported"), table)),
             }
+            // DuckDB prints joins without parentheses. Where no ON says how they nest, the text would nest otherwise.
+            if matches!(text(&table["ref_type"]), "NATURAL" | "POSITIONAL") && text(&table["right"]["type"]) == "JOIN" {
+                let form = text(&table["ref_type"]);
+                let what =
+                    format!("a {form} JOIN whose right side is a join is not supported; put it on the left side");
+                return Err(refuse(what, table));
+            }
             table_ref(&table["left"], depth)?;
             table_ref(&table["right"], depth)?;
             optional(&table["condition"], depth)

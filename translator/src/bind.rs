@@ -9,6 +9,7 @@
 mod conjuncts;
 mod output;
 mod pages;
+mod printable;
 mod scope;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -136,6 +137,7 @@ impl Query {
     pub fn render(&self, name: &dyn Fn(Placeholder) -> QualifiedName) -> Json {
         let mut node = self.node.clone();
         fill(&mut node, name);
+        printable::make_printable(&mut node);
         node
     }
 
@@ -541,7 +543,12 @@ impl Binder<'_> {
                 }
                 "SUBQUERY" => {
                     self.walk(&mut value["child"], ctes, scopes)?;
-                    self.query(&mut value["subquery"]["node"], ctes, scopes, Demand::All)?;
+                    // EXISTS looks at no column.
+                    let demand = match text(&value["subquery_type"]) {
+                        "EXISTS" | "NOT_EXISTS" => Demand::Named,
+                        _ => Demand::All,
+                    };
+                    self.query(&mut value["subquery"]["node"], ctes, scopes, demand)?;
                     Ok(())
                 }
                 "POSITIONAL_REFERENCE" => {

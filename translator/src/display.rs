@@ -72,11 +72,12 @@ fn constant(value: &Json) -> String {
     }
     match &value["value"] {
         Json::String(text) => format!("'{}'", text.replace('\'', "''")),
-        Json::Number(number) if text(&value["type"]["id"]) == "DECIMAL" => {
+        content @ (Json::Number(_) | Json::Object(_)) => {
             let scale = value["type"]["type_info"]["scale"].as_u64().and_then(|scale| u8::try_from(scale).ok());
-            match (number.as_i64(), scale) {
-                (Some(unscaled), Some(scale)) => crate::quote::decimal_text(unscaled.into(), scale),
-                _ => number.to_string(),
+            match (crate::literal::integer(content), scale) {
+                (Some(unscaled), Some(scale)) => crate::quote::decimal_text(unscaled, scale),
+                (Some(whole), None) => whole.to_string(),
+                (None, _) => content.to_string(),
             }
         }
         other => other.to_string(),

@@ -116,7 +116,7 @@ fn constant(value: &Json) -> Option<Literal> {
 }
 
 /// An integer, also in DuckDB's two-part form of 128 bits.
-fn integer(content: &Json) -> Option<i128> {
+pub(crate) fn integer(content: &Json) -> Option<i128> {
     if let Some(value) = content.as_i64() {
         return Some(i128::from(value));
     }
@@ -229,10 +229,19 @@ fn parse_as(text: &str, scalar: ScalarType) -> Option<Value> {
         ScalarType::Integer => Value::Int(plain_integer(text)?.parse::<i32>().ok()?.into()),
         ScalarType::BigInt => Value::Int(plain_integer(text)?.parse::<i64>().ok()?.into()),
         ScalarType::Double => {
-            let digits = text.strip_prefix('-').unwrap_or(text);
-            let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-                && digits.bytes().any(|byte| byte.is_ascii_digit());
-            Value::Double(plain.then(|| text.parse().ok())??)
+            let value: f64 = match text {
+                "NaN" | "nan" => f64::NAN,
+                "Infinity" | "inf" => f64::INFINITY,
+                "-Infinity" | "-inf" => f64::NEG_INFINITY,
+                // Both read digits, a point and an exponent as the nearest double.
+                _ if text.bytes().all(|byte| byte.is_ascii_digit() || b".eE-+".contains(&byte))
+                    && !text.starts_with('+') =>
+                {
+                    text.parse().ok().filter(|value: &f64| value.is_finite())?
+                }
+                _ => return None,
+            };
+            Value::Double(value)
         }
         // How a text is rounded to the column's scale is DuckDB's business.
         ScalarType::Decimal { .. } | ScalarType::Json => return None,
@@ -338,7 +347,8 @@ mod tests {
         assert_eq!(read("-5", ScalarType::Integer), Some(Value::Int(-5)));
         assert_eq!(read("99999", ScalarType::SmallInt), None);
         assert_eq!(read("1.50", ScalarType::Double), Some(Value::Double(1.5)));
-        assert_eq!(read("1e5", ScalarType::Double), None);
+        assert_eq!(read("1e5", ScalarType::Double), Some(Value::Double(1e5)));
+        assert_eq!(read("1e999", ScalarType::Double), None);
         assert_eq!(read("TRUE", ScalarType::Boolean), Some(Value::Bool(true)));
         assert_eq!(read("1970-01-02", ScalarType::Date), Some(Value::Date(1)));
         assert_eq!(read("1970-13-02", ScalarType::Date), None);

@@ -6,4 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
 mod duck;
+mod golden;
 mod predicates;
+mod printing;

@@ -32,7 +32,7 @@ impl Binder<'_> {
         if !collect_paths(condition, &mut paths) {
             return;
         }
-        let mut owner: Option<(usize, PushRule)> = None;
+        let mut owner: Option<(&FromItem, Origin)> = None;
         for path in &paths {
             let Some((item, Some(origin))) = resolve(path, items) else { return };
             if !accept(path, origin) {
@@ -40,12 +40,15 @@ impl Binder<'_> {
             }
             let push = rule(item).and(origin.push);
             owner = match owner {
-                None => Some((origin.index, push)),
-                Some((index, other)) if index == origin.index => Some((index, push.and(other))),
+                None => Some((item, Origin { push, ..origin })),
+                // One source may hold several references, and one reference stand behind several sources.
+                Some((other, first)) if std::ptr::eq(other, item) && first.index == origin.index => {
+                    Some((item, Origin { push: first.push.and(push), ..first }))
+                }
                 Some(_) => return,
             };
         }
-        let Some((index, push)) = owner else { return };
+        let Some((_, Origin { index, push, .. })) = owner else { return };
         let reference = &mut self.references[index].0;
         let entity = Arc::clone(&reference.entity);
         let conjunct = Conjunct::read(condition, &entity, &|path| {
