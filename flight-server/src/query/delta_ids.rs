@@ -10,7 +10,7 @@ use translator::options::{Tier, Tiers};
 use translator::planner::wants_delta_ids;
 use translator::quote::duckdb_text;
 
-use super::error::QueryError;
+use super::error::{QueryError, Recovery};
 use super::run::execution_error;
 use crate::engine::duckdb::{Connection, DuckError};
 use crate::lake::Lake;
@@ -48,7 +48,8 @@ impl DeltaIds {
                     None => {
                         let (connection, url) = (Arc::clone(connection), lake.duckdb_url(&file.path));
                         let read = tokio::task::spawn_blocking(move || read_ids(&connection, &url));
-                        let ids = Arc::new(read.await.map_err(QueryError::internal)?.map_err(execution_error)?);
+                        let read = read.await.map_err(QueryError::internal)?;
+                        let ids = Arc::new(read.map_err(|error| named(error, &lake.duckdb_url(&file.path)))?);
                         let mut cache = self.lock();
                         if cache.values().map(|ids| ids.len()).sum::<usize>() + ids.len() > MAX_IDS {
                             cache.clear();
@@ -65,6 +66,18 @@ impl DeltaIds {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, u64), Arc<IdSet>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// DuckDB doesn't always say which file it can't read.
+fn named(error: DuckError, url: &str) -> QueryError {
+    let error = execution_error(error);
+    match error.recovery() {
+        Some(Recovery::WithoutFile(None)) => {
+            QueryError::new(error.kind(), format!("the file `{url}` can't be read: {}", error.message()))
+                .recoverable(Recovery::WithoutFile(Some(url.to_owned())))
+        }
+        _ => error,
     }
 }
 
