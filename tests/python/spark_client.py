@@ -26,6 +26,7 @@ def main(address, jar):
         SparkSession.builder.master("local[2]")
         .appName("thermocline")
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.memory", "1g")

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
 pub mod client;
+pub mod client_data;
 pub mod r#gen;
 pub mod lake;
 pub mod model;

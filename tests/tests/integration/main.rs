@@ -5,13 +5,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
+mod clients;
 mod command_line;
 mod failures;
 mod harness;
 mod nycflights;
 mod plan;
 mod protocol;
-mod python;
 mod random;
 mod refusals;
 mod semantics;
