@@ -158,6 +158,8 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// Directives of `tracing_subscriber::EnvFilter` (`info`, `thermocline=debug,info`).
     pub log_level: String,
+    /// Queries that take at least this long are logged with their plans.
+    pub slow_query: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -570,12 +572,14 @@ fn read_telemetry(mut section: Section, faults: &mut Faults) -> TelemetryConfig 
                 .then(|| text.to_owned())
         })
         .map(|found| found.value);
+    let slow_query = section.optional_duration("slow_query", faults).flatten();
     section.finish(faults);
     TelemetryConfig {
         otlp_endpoint,
         service_name: service_name.unwrap_or_else(|| "thermocline".to_owned()),
         log_format,
         log_level: log_level.unwrap_or_else(|| "info".to_owned()),
+        slow_query,
     }
 }
 

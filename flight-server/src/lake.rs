@@ -7,13 +7,14 @@
 mod cache;
 mod error;
 mod footer;
+mod probe;
 mod store;
 
 pub use error::{LakeError, LakeErrorKind};
 pub use footer::UNIQUE_ROWS_KEY;
 pub use store::S3Credentials;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::{Path, PathPart};
@@ -42,6 +43,8 @@ pub struct Lake {
     base: String,
     delta: String,
     footers: Arc<FooterCache>,
+    /// A file that could be read, with its size: the next probe tries it first.
+    probed: Arc<Mutex<Option<(String, u64)>>>,
 }
 
 /// The files of one entity at one moment, by path. Two listings are equal when they hold the same files.
@@ -90,6 +93,7 @@ impl Lake {
             // One prefix inside the other: one listing finds both, and the inner prefix names its own files.
             (true, _) => self.list_prefix(&base).await?,
             (false, true) => self.list_prefix(&delta).await?,
+            probed: Arc::default(),
             (false, false) => {
                 let (mut objects, more) = futures::try_join!(self.list_prefix(&base), self.list_prefix(&delta))?;
                 objects.extend(more);

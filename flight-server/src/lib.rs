@@ -1,10 +1,13 @@
 //! The Thermocline server: Flight SQL over hot PostgreSQL rows and Parquet files.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub(crate) mod engine;
 pub mod flight;
+pub mod health;
 pub mod lake;
 pub mod postgres;
 pub mod query;
 pub mod serve;
+pub mod telemetry;

@@ -6,6 +6,7 @@ mod delta_ids;
 mod error;
 mod hot_stream;
 mod parameters;
+mod inventory;
 mod pipeline;
 mod plan_json;
 mod recovery;

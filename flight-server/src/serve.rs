@@ -1,6 +1,7 @@
 //! `thermocline serve`: from the configuration to a listening server, and its orderly end.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,24 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use translator::catalog::Catalog;
 
-use crate::config::{Config, LogFormat, TelemetryConfig, environment};
+use crate::admin::{self, Admin};
+use crate::config::{Config, environment};
 use crate::flight::{self, FlightSettings};
+use crate::health::HealthMonitor;
 use crate::query::Pipeline;
+use crate::telemetry::{self, LogLevel};
 
 /// Running queries get this long to finish once the server is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// The gRPC health service is brought up to date this often.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the server until it is told to stop.
 ///
@@ -25,28 +34,33 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// A configuration or catalog that is wrong (all faults together), an address that can't be listened on.
 pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let config = Config::load(config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    start_logging(&config.telemetry)?;
+    let (telemetry, exporters, log_level) = telemetry::start(&config.telemetry)?;
     refuse_unenforced(&config)?;
     let catalog = read_catalog(&config.catalog.path)?;
-    let pipeline = Arc::new(Pipeline::start(&config, catalog).await?);
+    let pipeline = Arc::new(Pipeline::start(&config, catalog, Arc::clone(&telemetry)).await?);
 
     let listener = TcpListener::bind(config.server.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
     let address = listener.local_addr()?;
     let (health_reporter, health_service) = tonic_health::server::health_reporter();
-    health_reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let health = pipeline.health();
+    let watch = tokio::spawn(report_health(Arc::clone(&health), health_reporter.clone()));
+    let admin = Admin { health: Arc::clone(&health), telemetry };
+    let admin = listen_for_admin(config.server.admin_listen, admin).await;
 
-    let reload = tokio::spawn(reload_on_hangup(Arc::clone(&pipeline), config.catalog.path.clone()));
+    let reload = tokio::spawn(reload_on_hangup(Arc::clone(&pipeline), config.path.clone(), log_level));
     let (drained_sender, drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move {
         wait_for_stop().await;
         tracing::info!("draining: running queries finish, new ones are refused");
-        health_reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        health.drain();
+        health_reporter.set_service_status("", ServingStatus::NotServing).await;
         // The receiver is gone when the server has ended already.
         let _ended = drained_sender.send(());
     };
     let server = flight::tuned(Server::builder())
+        .trace_fn(telemetry::call_span)
         .add_service(health_service)
         .add_service(flight::service(pipeline, FlightSettings::default()))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown);
@@ -66,8 +80,47 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         result = server => result.context("the server failed")?,
         () = late => tracing::warn!("queries still ran after {DRAIN_LIMIT:?}; they are cut off"),
     }
-    reload.abort();
+    for task in [Some(reload), Some(watch), admin].into_iter().flatten() {
+        task.abort();
+    }
+    // The exporters' last words; the limit is theirs.
+    let _flushed = tokio::task::spawn_blocking(move || exporters.flush()).await;
     Ok(())
+}
+
+/// Serves the admin port. A port that can't be had doesn't keep the server from its work.
+async fn listen_for_admin(address: SocketAddr, admin: Admin) -> Option<JoinHandle<()>> {
+    let listening = async {
+        let listener = TcpListener::bind(address).await?;
+        Ok::<_, std::io::Error>((listener.local_addr()?, listener))
+    };
+    match listening.await {
+        Ok((address, listener)) => {
+            tracing::info!(%address, "admin port: /livez, /readyz, /metrics");
+            Some(tokio::spawn(async move {
+                if let Err(error) = axum::serve(listener, admin::router(admin)).await {
+                    tracing::error!(%error, "the admin port is closed");
+                }
+            }))
+        }
+        Err(error) => {
+            tracing::warn!(%address, %error, "no admin port: cannot listen on server.admin_listen");
+            None
+        }
+    }
+}
+
+/// Keeps gRPC's health service at what the probes find: `postgres`, `lake`, `duckdb`, and `""` for all of them.
+async fn report_health(health: Arc<HealthMonitor>, reporter: HealthReporter) {
+    loop {
+        let report = health.report().await;
+        let status = |ok: bool| if ok { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for source in &report.sources {
+            reporter.set_service_status(source.name, status(source.state.is_ok())).await;
+        }
+        reporter.set_service_status("", status(report.is_ready() && !health.is_draining())).await;
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
 }
 
 /// What the configuration asks for and this version doesn't enforce must not look enforced.
@@ -92,16 +145,23 @@ fn read_catalog(path: &Path) -> anyhow::Result<Arc<Catalog>> {
     }
 }
 
-/// SIGHUP: reads the catalog again. A bad file leaves the old catalog in force.
-async fn reload_on_hangup(pipeline: Arc<Pipeline>, path: PathBuf) {
+/// SIGHUP: reads the catalog and the log level again. What is wrong leaves the old one in force.
+async fn reload_on_hangup(pipeline: Arc<Pipeline>, config_path: PathBuf, log_level: LogLevel) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-        tracing::warn!("cannot listen for SIGHUP: the catalog is not reloaded");
+        tracing::warn!("cannot listen for SIGHUP: nothing is reloaded");
         return;
     };
     while hangups.recv().await.is_some() {
-        match read_catalog(&path).and_then(|catalog| Ok(pipeline.set_catalog(catalog)?)) {
-            Ok(()) => tracing::info!("the catalog was reloaded"),
-            Err(error) => tracing::error!("the old catalog stays in force: {error:#}"),
+        let reloaded = Config::load(&config_path, environment())
+            .map_err(|faults| anyhow::anyhow!("{faults}"))
+            .and_then(|config| {
+                let catalog = read_catalog(&config.catalog.path)?;
+                pipeline.set_catalog(catalog)?;
+                log_level.set(&config.telemetry.log_level)
+            });
+        match reloaded {
+            Ok(()) => tracing::info!("the catalog and the log level were reloaded"),
+            Err(error) => tracing::error!("catalog and log level stay as they were: {error:#}"),
         }
     }
 }
@@ -116,17 +176,4 @@ async fn wait_for_stop() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-}
-
-fn start_logging(config: &TelemetryConfig) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level).context("telemetry.log_level")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let started = match config.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }

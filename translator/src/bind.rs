@@ -93,7 +93,7 @@ pub struct QualifiedName {
 /// Tables of `information_schema` that are answered.
 pub const INFORMATION_SCHEMA_TABLES: [&str; 3] = ["tables", "columns", "schemata"];
 /// Tables of the `system` schema (design section 8).
-pub const SYSTEM_TABLES: [&str; 1] = ["options"];
+pub const SYSTEM_TABLES: [&str; 5] = ["options", "queries", "files", "tiers", "health"];
 
 const PLACEHOLDER: &str = "tc_placeholder";
 const STAR_ITEMS: &str = "tc_star_items";

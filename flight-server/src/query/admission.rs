@@ -43,6 +43,11 @@ impl Admission {
         }
     }
 
+    /// Queries that wait for a permit.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// Waits for a permit; refuses at once when the queue is full.
     pub(super) async fn acquire(&self) -> Result<OwnedSemaphorePermit, QueryError> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {

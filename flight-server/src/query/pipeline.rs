@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures::stream;
 use serde_json::Value as Json;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 use translator::StatementForm;
 use translator::catalog::{Catalog, Entity};
 use translator::emit::{EmitContext, emit, system_table};
@@ -26,13 +27,16 @@ use super::recovery::Attempts;
 use super::run::{Run, RunEvent, RunSummary, execution_error};
 use super::sources::{HotExecution, Loaded, Overrides, Sources, suffice};
 use super::statement::{self, BoundStatement, Explain, translate_error};
+use super::system_tables::SystemSources;
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryRequest, QueryStream};
 use crate::config::{Config, LakeUrl, TableName};
 use crate::engine::duckdb::{Connection, DuckError};
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase, create_temporary_table};
 use crate::flight::{CancelOutcome, QueryPipeline, SqlVocabulary};
+use crate::health::HealthMonitor;
 use crate::lake::{Lake, LakeError};
 use crate::postgres::{PostgresError, PostgresSource, Snapshot};
+use crate::telemetry::{Observed, Telemetry};
 
 /// The query pipeline of one server.
 #[derive(Debug)]
@@ -42,10 +46,12 @@ pub struct Pipeline {
 
 #[derive(Debug)]
 struct Inner {
-    shape: RwLock<Arc<ShapeDatabase>>,
+    shape: Arc<RwLock<Arc<ShapeDatabase>>>,
     engine: Arc<Engine>,
     sources: Sources,
     admission: Admission,
+    telemetry: Arc<Telemetry>,
+    health: Arc<HealthMonitor>,
     running: RunningQueries,
     defaults: QueryOptions,
     vocabulary: Arc<SqlVocabulary>,
@@ -145,7 +151,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Settings that can't work: a URL, a DuckDB setting, an extension that isn't there.
-    pub async fn start(config: &Config, catalog: Arc<Catalog>) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, catalog: Arc<Catalog>, telemetry: Arc<Telemetry>) -> Result<Self, StartError> {
         let postgres = PostgresSource::new(&config.postgres)?;
         let lake = Lake::open(&config.lake)?;
         let access = match &config.lake.url {
@@ -179,18 +185,69 @@ impl Pipeline {
         let shape = ShapeDatabase::new(catalog)?;
         let vocabulary = Arc::new(shape.vocabulary()?);
         let tables = table_names(&config.postgres.tables);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                shape: RwLock::new(Arc::new(shape)),
-                sources: Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine), config),
-                engine,
-                admission: Admission::new(config.query.max_concurrent, config.query.max_queued),
-                running: RunningQueries::default(),
-                defaults: config.query.defaults.clone(),
-                vocabulary,
-                _temp_directory: owned,
-            }),
-        })
+        let shape = Arc::new(RwLock::new(Arc::new(shape)));
+        let catalog_in_force = Arc::clone(&shape);
+        let health = HealthMonitor::new(postgres.clone(), lake.clone(), Arc::clone(&engine), move || {
+            let shape = catalog_in_force.read().unwrap_or_else(PoisonError::into_inner);
+            shape.catalog().entities().to_vec()
+        });
+        let inner = Arc::new(Inner {
+            shape,
+            sources: Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine), config),
+            engine,
+            admission: Admission::new(config.query.max_concurrent, config.query.max_queued),
+            telemetry: Arc::clone(&telemetry),
+            health: Arc::new(health),
+            running: RunningQueries::default(),
+            defaults: config.query.defaults.clone(),
+            vocabulary,
+            _temp_directory: owned,
+        });
+        let observed = Arc::downgrade(&inner);
+        telemetry.observe(move || Some(observed.upgrade()?.observed()));
+        Ok(Self { inner })
+    }
+
+    async fn run(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
+        let inner = Arc::clone(&self.inner);
+        let guard = inner.running.register(&request.query_id, request.options.timeout);
+        let (permit, bound, translation) = guard
+            .within(async {
+                // A wrong query needs no permit to be told so.
+                let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
+                require_values(&bound)?;
+                Ok((inner.admission.acquire().await?, Arc::new(bound), translation))
+            })
+            .await?;
+        if Inner::answers_from_shape(&bound) {
+            return guard.within(inner.answer_from_shape(&bound, &request, translation)).await;
+        }
+        if bound.explain != Explain::No {
+            return guard.within(inner.explain(&bound, &request, translation)).await;
+        }
+        let mut attempts = Attempts::default();
+        let mut ready = guard.within(ready(&inner, &bound, &request, translation, &mut attempts)).await?;
+        let schema = Arc::clone(&bound.schema);
+        let permit = Arc::new(permit);
+        let run = guard.within(start(&mut ready, &schema, &request.options, &permit)).await?;
+        let state = Streaming {
+            inner,
+            guard,
+            bound,
+            request,
+            translation,
+            ready,
+            run: Some(run),
+            permit,
+            attempts,
+            sent: false,
+        };
+        Ok(QueryStream { schema, events: Box::pin(stream::unfold(state, Streaming::step)) })
+    }
+
+    /// Probes of the sources of this pipeline.
+    pub fn health(&self) -> Arc<HealthMonitor> {
+        Arc::clone(&self.inner.health)
     }
 
     /// Puts a new catalog in force; queries that run keep theirs.
@@ -219,6 +276,16 @@ fn table_names(tables: &crate::config::TableNames) -> TableNames {
 }
 
 impl Inner {
+    fn observed(&self) -> Observed {
+        let (pool, breakers) = (self.sources.postgres.pool_status(), self.sources.breakers());
+        Observed {
+            queued: self.admission.waiting() as u64,
+            pool: [pool.max, pool.open, pool.idle, pool.waiting].map(|count| count as u64),
+            cached_footers: self.sources.lake.cached_footers() as u64,
+            breakers: vec![("postgres", breakers.postgres), ("lake", breakers.lake)],
+        }
+    }
+
     fn shape(&self) -> Arc<ShapeDatabase> {
         Arc::clone(&self.shape.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -231,7 +298,8 @@ impl Inner {
     ) -> Result<(BoundStatement, Duration), QueryError> {
         let shape = self.shape();
         let started = Instant::now();
-        let bound = blocking(move || statement::bind(&shape, &sql, parameters.as_ref())).await?;
+        let bound = blocking(move || statement::bind(&shape, &sql, parameters.as_ref()));
+        let bound = bound.instrument(tracing::info_span!("translate")).await?;
         Ok((bound, started.elapsed()))
     }
 
@@ -339,7 +407,8 @@ impl Inner {
         if options.tiers.any_lake() && !bound.query.references.is_empty() {
             self.refresh_credentials().await?;
         }
-        let (mut loaded, note) = self.load(bound, &options, attempts.overrides(), &connection).await?;
+        let load = self.load(bound, &options, attempts.overrides(), &connection);
+        let (mut loaded, note) = load.instrument(tracing::info_span!("plan")).await?;
         attempts.unless_hot_query(loaded.plan.hot_query.is_some())?;
         if let Some(note) = note {
             loaded.plan.route_reason = note.reason().to_owned();
@@ -409,11 +478,17 @@ impl Inner {
         options: &QueryOptions,
         connection: &Arc<Connection>,
     ) -> Result<(), QueryError> {
+        let from = SystemSources {
+            shape: &bound.shape,
+            sources: &self.sources,
+            telemetry: &self.telemetry,
+            health: &self.health,
+            options,
+        };
         for (index, table) in bound.query.system_tables.iter().enumerate() {
-            let (bound, connection, table, options) =
-                (Arc::clone(bound), Arc::clone(connection), table.clone(), options.clone());
+            let (schema, batches) = super::system_tables::rows(&from, table).await?;
+            let connection = Arc::clone(connection);
             blocking(move || {
-                let (schema, batches) = super::system_tables::rows(&bound.shape, &table, &options)?;
                 let name = system_table(index);
                 create_temporary_table(&connection, &name, &schema).map_err(execution_error)?;
                 batches.iter().try_for_each(|batch| connection.append(&name, batch)).map_err(execution_error)
@@ -427,7 +502,7 @@ impl Inner {
     fn immediate(schema: SchemaRef, batches: Vec<RecordBatch>, plan: &Json, hot: &[HotExecution]) -> QueryStream {
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         let bytes = batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
-        let end = plan_json::executed(plan, hot, &RunSummary { rows, bytes, ..RunSummary::default() });
+        let end = plan_json::executed(plan, hot, &RunSummary { rows, bytes, by_duckdb: true, ..RunSummary::default() });
         let events = batches.into_iter().map(|batch| Ok(QueryEvent::Batch(batch))).chain([Ok(QueryEvent::End(end))]);
         QueryStream { schema, events: Box::pin(stream::iter(events.collect::<Vec<_>>())) }
     }
@@ -532,13 +607,15 @@ impl QueryPipeline for Pipeline {
     async fn plan(&self, request: QueryRequest) -> Result<PlannedQuery, QueryError> {
         let inner = &self.inner;
         let guard = inner.running.register(&request.query_id, request.options.timeout);
-        guard
+        let span = tracing::info_span!("query_info", query_id = request.query_id);
+        let planned = guard
             .within(async {
                 let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
                 require_values(&bound)?;
                 let bound = Arc::new(bound);
                 let started = Instant::now();
-                let plan = inner.plan_bound(&bound, &request.options).await?;
+                let plan = inner.plan_bound(&bound, &request.options);
+                let plan = plan.instrument(tracing::info_span!("plan")).await?;
                 let statement = match &plan {
                     Some(plan) => inner.statement(&bound, plan).await?,
                     None => bound.shape_sql.clone(),
@@ -555,44 +632,20 @@ impl QueryPipeline for Pipeline {
                 });
                 Ok(PlannedQuery { schema: Arc::clone(&bound.schema), plan: Arc::new(json), estimated_rows: -1 })
             })
-            .await
+            .instrument(span)
+            .await;
+        planned.inspect_err(|error| inner.telemetry.failed(error))
     }
 
     async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
-        let inner = Arc::clone(&self.inner);
-        let guard = inner.running.register(&request.query_id, request.options.timeout);
-        let (permit, bound, translation) = guard
-            .within(async {
-                // A wrong query needs no permit to be told so.
-                let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
-                require_values(&bound)?;
-                Ok((inner.admission.acquire().await?, Arc::new(bound), translation))
-            })
-            .await?;
-        if Inner::answers_from_shape(&bound) {
-            return guard.within(inner.answer_from_shape(&bound, &request, translation)).await;
+        let record = self.inner.telemetry.start(&request.query_id, &request.sql);
+        match self.run(request).instrument(record.span()).await {
+            Ok(stream) => Ok(record.watch(stream)),
+            Err(error) => {
+                record.fail(&error);
+                Err(error)
+            }
         }
-        if bound.explain != Explain::No {
-            return guard.within(inner.explain(&bound, &request, translation)).await;
-        }
-        let mut attempts = Attempts::default();
-        let mut ready = guard.within(ready(&inner, &bound, &request, translation, &mut attempts)).await?;
-        let schema = Arc::clone(&bound.schema);
-        let permit = Arc::new(permit);
-        let run = guard.within(start(&mut ready, &schema, &request.options, &permit)).await?;
-        let state = Streaming {
-            inner,
-            guard,
-            bound,
-            request,
-            translation,
-            ready,
-            run: Some(run),
-            permit,
-            attempts,
-            sent: false,
-        };
-        Ok(QueryStream { schema, events: Box::pin(stream::unfold(state, Streaming::step)) })
     }
 
     fn cancel(&self, query_id: &str) -> CancelOutcome {

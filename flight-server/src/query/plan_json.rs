@@ -72,6 +72,7 @@ pub(super) fn executed(planned: &Json, hot: &[HotExecution], summary: &RunSummar
         "rows": summary.rows,
         "bytes": summary.bytes,
         "truncated": summary.truncated,
+        "engine": if summary.by_duckdb { "duckdb" } else { "postgres" },
         "sources": sources,
         "pushdown_efficiency": efficiency(read_from_postgres, summary.rows),
     });

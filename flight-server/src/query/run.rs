@@ -38,6 +38,8 @@ pub(super) struct RunSummary {
     pub(super) rows: u64,
     pub(super) bytes: u64,
     pub(super) truncated: bool,
+    /// Whether DuckDB ran it, not PostgreSQL alone.
+    pub(super) by_duckdb: bool,
 }
 
 /// A running statement. Dropping it interrupts DuckDB and ends the thread.
@@ -117,7 +119,7 @@ struct Worker {
 impl Worker {
     fn work(self, sql: &str) -> Result<(), QueryError> {
         let started = Instant::now();
-        let mut summary = RunSummary::default();
+        let mut summary = RunSummary { by_duckdb: true, ..RunSummary::default() };
         let mut first = None;
         let mut stream = self.connection.stream(sql).map_err(execution_error)?;
         let mut pending = Pending::default();

@@ -321,6 +321,7 @@ impl Sources {
         match self.postgres.begin().await {
             Ok(snapshot) => {
                 attempt.succeeded();
+    #[tracing::instrument(name = "snapshot", skip_all)]
                 Ok(snapshot)
             }
             Err(error) => {
@@ -372,6 +373,7 @@ impl Sources {
         options: &QueryOptions,
         facts: &mut Facts,
     ) -> Result<Option<BTreeMap<i16, Listing>>, QueryError> {
+    #[tracing::instrument(name = "list", skip_all, fields(entities = entities.len()))]
         let attempt = match self.lake_breaker.attempt() {
             Ok(attempt) => attempt,
             Err(refused) => {

@@ -2,34 +2,234 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int16Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use translator::SystemTable;
-use translator::options::QueryOptions;
+use translator::lake::LakeFile;
+use translator::options::{QueryOptions, Tier};
+use translator::quote::uuid_text;
 
 use super::error::QueryError;
+use super::inventory::HotTier;
 use super::run::execution_error;
+use super::sources::Sources;
 use crate::engine::ShapeDatabase;
+use crate::health::{HealthMonitor, HealthReport};
+use crate::telemetry::{QueryEntry, Telemetry};
 
 /// Name and columns (DuckDB types) of each table of the `system` schema.
-pub(crate) const SHAPES: [(&str, &str); 1] = [("options", "name VARCHAR, value VARCHAR")];
+pub(crate) const SHAPES: [(&str, &str); 5] = [
+    ("options", "name VARCHAR, value VARCHAR"),
+    (
+        "queries",
+        "query_id VARCHAR, started_at TIMESTAMPTZ, state VARCHAR, route VARCHAR, total_ms DOUBLE, translation_ms DOUBLE, \
+         planning_ms DOUBLE, execution_ms DOUBLE, streaming_ms DOUBLE, \"rows\" BIGINT, bytes BIGINT, degraded BOOLEAN, \
+         error_kind VARCHAR, error VARCHAR, sql VARCHAR, plan VARCHAR",
+    ),
+    (
+        "files",
+        "entity VARCHAR, schema_id SMALLINT, tier VARCHAR, path VARCHAR, \"rows\" BIGINT, bytes BIGINT, min_row_id VARCHAR, \
+         max_row_id VARCHAR, min_changed_at TIMESTAMPTZ, max_changed_at TIMESTAMPTZ, unique_rows BOOLEAN",
+    ),
+    (
+        "tiers",
+        "entity VARCHAR, schema_id SMALLINT, tier VARCHAR, \"rows\" BIGINT, bytes BIGINT, files BIGINT, \
+         oldest_changed_at TIMESTAMPTZ, newest_changed_at TIMESTAMPTZ, lag_seconds DOUBLE",
+    ),
+    ("health", "source VARCHAR, status VARCHAR, reason VARCHAR, ms DOUBLE, breaker VARCHAR, checked_at TIMESTAMPTZ"),
+];
+
+/// What the tables are filled from.
+pub(super) struct SystemSources<'a> {
+    pub(super) shape: &'a Arc<ShapeDatabase>,
+    pub(super) sources: &'a Sources,
+    pub(super) telemetry: &'a Telemetry,
+    pub(super) health: &'a HealthMonitor,
+    pub(super) options: &'a QueryOptions,
+}
 
 /// The rows of a table that the server fills.
-pub(super) fn rows(
-    shape: &ShapeDatabase,
+pub(super) async fn rows(
+    from: &SystemSources<'_>,
     table: &SystemTable,
-    options: &QueryOptions,
 ) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
     if table.schema == "information_schema" {
-        return shape.information_schema(&table.table).map_err(execution_error);
+        let (shape, name) = (Arc::clone(from.shape), table.table.clone());
+        let asked = tokio::task::spawn_blocking(move || shape.information_schema(&name).map_err(execution_error));
+        return asked.await.map_err(QueryError::internal)?;
     }
-    let (names, values): (Vec<_>, Vec<_>) = options.entries().into_iter().unzip();
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("name", DataType::Utf8, true),
-        Field::new("value", DataType::Utf8, true),
-    ]));
-    let columns: Vec<arrow::array::ArrayRef> =
-        vec![Arc::new(StringArray::from(names)), Arc::new(StringArray::from(values))];
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(QueryError::internal)?;
+    let columns = match table.table.as_str() {
+        "options" => options(from.options),
+        "queries" => queries(&from.telemetry.recent()),
+        "files" => files(from).await?,
+        "tiers" => tiers(from).await?,
+        "health" => {
+            let breakers = from.sources.breakers();
+            health(&*from.health.report().await, &[("postgres", breakers.postgres), ("lake", breakers.lake)])
+        }
+        unknown => return Err(QueryError::internal(anyhow::anyhow!("system.{unknown} has no rows to give"))),
+    };
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(QueryError::internal)?;
     Ok((schema, vec![batch]))
+}
+
+type Columns = Vec<(&'static str, ArrayRef)>;
+
+fn texts<T: Into<String>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {
+    Arc::new(values.map(|value| value.map(Into::into)).collect::<StringArray>())
+}
+
+fn counts(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(values.map(|value| value.and_then(|value| i64::try_from(value).ok())).collect::<Int64Array>())
+}
+
+fn numbers(values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
+    Arc::new(values.collect::<Float64Array>())
+}
+
+fn flags(values: impl Iterator<Item = Option<bool>>) -> ArrayRef {
+    Arc::new(values.collect::<BooleanArray>())
+}
+
+/// Unix milliseconds as TIMESTAMPTZ.
+fn moments(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    let micros = values.map(|millis| millis.map(|millis| millis.saturating_mul(1000)));
+    Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn options(options: &QueryOptions) -> Columns {
+    let entries = options.entries();
+    vec![
+        ("name", texts(entries.iter().map(|(name, _)| Some(*name)))),
+        ("value", texts(entries.iter().map(|(_, value)| Some(value.as_str())))),
+    ]
+}
+
+fn queries(entries: &[Arc<QueryEntry>]) -> Columns {
+    let plan = |pointer: &'static str| {
+        entries.iter().map(move |entry| entry.plan.as_ref().and_then(|plan| plan.pointer(pointer)))
+    };
+    let millis = |pointer: &'static str| numbers(plan(pointer).map(|value| value.and_then(serde_json::Value::as_f64)));
+    vec![
+        ("query_id", texts(entries.iter().map(|entry| Some(entry.query_id.as_str())))),
+        ("started_at", moments(entries.iter().map(|entry| Some(entry.started_at)))),
+        ("state", texts(entries.iter().map(|entry| Some(entry.state)))),
+        ("route", texts(plan("/route").map(|value| value.and_then(serde_json::Value::as_str)))),
+        ("total_ms", numbers(entries.iter().map(|entry| entry.total_ms))),
+        ("translation_ms", millis("/timings_ms/translation")),
+        ("planning_ms", millis("/timings_ms/planning")),
+        ("execution_ms", millis("/execution/execution_ms")),
+        ("streaming_ms", millis("/execution/streaming_ms")),
+        ("rows", counts(entries.iter().map(|entry| Some(entry.rows)))),
+        ("bytes", counts(plan("/execution/bytes").map(|value| value.and_then(serde_json::Value::as_u64)))),
+        ("degraded", flags(plan("/degraded/is_degraded").map(|value| value.and_then(serde_json::Value::as_bool)))),
+        ("error_kind", texts(entries.iter().map(|entry| entry.error_kind))),
+        ("error", texts(entries.iter().map(|entry| entry.error.clone()))),
+        ("sql", texts(entries.iter().map(|entry| Some(entry.sql.as_str())))),
+        ("plan", texts(entries.iter().map(|entry| entry.plan.as_ref().map(|plan| plan.to_string())))),
+    ]
+}
+
+async fn files(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
+    let mut rows: Vec<(String, i16, LakeFile)> = Vec::new();
+    for entity in from.shape.catalog().entities() {
+        let files = from.sources.files_of(entity).await?;
+        rows.extend(files.into_iter().map(|file| (entity.name.clone(), entity.schema_id, file)));
+    }
+    let file = || rows.iter().map(|(_, _, file)| file);
+    Ok(vec![
+        ("entity", texts(rows.iter().map(|(entity, _, _)| Some(entity.as_str())))),
+        ("schema_id", Arc::new(rows.iter().map(|(_, id, _)| Some(*id)).collect::<Int16Array>())),
+        ("tier", texts(file().map(|file| Some(file.tier.as_str())))),
+        ("path", texts(file().map(|file| Some(file.path.as_str())))),
+        ("rows", counts(file().map(|file| Some(file.row_count)))),
+        ("bytes", counts(file().map(|file| Some(file.bytes)))),
+        ("min_row_id", texts(file().map(|file| file.row_id_range.map(|(min, _)| uuid_text(min))))),
+        ("max_row_id", texts(file().map(|file| file.row_id_range.map(|(_, max)| uuid_text(max))))),
+        ("min_changed_at", moments(file().map(|file| file.changed_at_range.map(|(min, _)| min)))),
+        ("max_changed_at", moments(file().map(|file| file.changed_at_range.map(|(_, max)| max)))),
+        ("unique_rows", flags(file().map(|file| Some(file.unique_rows)))),
+    ])
+}
+
+/// One row of `system.tiers`.
+struct TierRow {
+    entity: String,
+    schema_id: i16,
+    tier: Tier,
+    rows: u64,
+    bytes: Option<u64>,
+    files: Option<u64>,
+    oldest: Option<i64>,
+    newest: Option<i64>,
+    /// Hot: age of the oldest row that no file has yet. Warm and cold: time since the newest version there.
+    lag_ms: Option<i64>,
+}
+
+async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
+    let now = chrono::Utc::now().timestamp_millis();
+    let mut rows = Vec::new();
+    for entity in from.shape.catalog().entities() {
+        let (entity_name, schema_id) = (entity.name.clone(), entity.schema_id);
+        let HotTier { rows: dirty, oldest, newest } = from.sources.hot_tier(entity).await?;
+        rows.push(TierRow {
+            entity: entity_name.clone(),
+            schema_id,
+            tier: Tier::Hot,
+            rows: dirty,
+            bytes: None,
+            files: None,
+            oldest,
+            newest,
+            lag_ms: oldest.map(|oldest| now.saturating_sub(oldest)),
+        });
+        let files = from.sources.files_of(entity).await?;
+        for tier in [Tier::Warm, Tier::Cold] {
+            let of_tier = || files.iter().filter(|file| file.tier == tier);
+            let newest = of_tier().filter_map(|file| Some(file.changed_at_range?.1)).max();
+            rows.push(TierRow {
+                entity: entity_name.clone(),
+                schema_id,
+                tier,
+                rows: of_tier().map(|file| file.row_count).sum(),
+                bytes: Some(of_tier().map(|file| file.bytes).sum()),
+                files: Some(of_tier().count() as u64),
+                oldest: of_tier().filter_map(|file| Some(file.changed_at_range?.0)).min(),
+                newest,
+                lag_ms: newest.map(|newest| now.saturating_sub(newest)),
+            });
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+    let lags = rows.iter().map(|row| row.lag_ms.map(|lag| lag as f64 / 1000.0));
+    Ok(vec![
+        ("entity", texts(rows.iter().map(|row| Some(row.entity.as_str())))),
+        ("schema_id", Arc::new(rows.iter().map(|row| Some(row.schema_id)).collect::<Int16Array>())),
+        ("tier", texts(rows.iter().map(|row| Some(row.tier.as_str())))),
+        ("rows", counts(rows.iter().map(|row| Some(row.rows)))),
+        ("bytes", counts(rows.iter().map(|row| row.bytes))),
+        ("files", counts(rows.iter().map(|row| row.files))),
+        ("oldest_changed_at", moments(rows.iter().map(|row| row.oldest))),
+        ("newest_changed_at", moments(rows.iter().map(|row| row.newest))),
+        ("lag_seconds", numbers(lags)),
+    ])
+}
+
+fn health(report: &HealthReport, breakers: &[(&str, &'static str)]) -> Columns {
+    let breaker = |name: &str| breakers.iter().find(|(source, _)| *source == name).map(|(_, state)| *state);
+    let sources = || report.sources.iter();
+    vec![
+        ("source", texts(sources().map(|source| Some(source.name)))),
+        ("status", texts(sources().map(|source| Some(source.status())))),
+        ("reason", texts(sources().map(|source| source.state.clone().err()))),
+        ("ms", numbers(sources().map(|source| Some(source.took.as_secs_f64() * 1000.0)))),
+        ("breaker", texts(sources().map(|source| breaker(source.name)))),
+        ("checked_at", moments(sources().map(|_| Some(report.checked_at)))),
+    ]
 }

@@ -11,6 +11,7 @@ mod failures;
 mod harness;
 mod nycflights;
 mod plan;
+mod operations;
 mod protocol;
 mod random;
 mod refusals;

@@ -1,0 +1,99 @@
+//! What the server tells its operators: metrics, traces, logs and the recent queries.
+//!
+//! The pipeline calls [`Telemetry::start`] for a query and hands the result stream to [`QueryRecord::watch`]; everything
+//! else is measured from outside. Nothing here waits for a collector: spans and metrics are exported by threads of their
+//! own, and what can't be delivered is dropped.
+
+mod export;
+mod metrics;
+mod recent;
+mod record;
+
+pub(crate) use export::call_span;
+pub use export::{ExportError, Exporters, LogLevel, start};
+pub use metrics::{METRIC_NAMES, Observed};
+pub(crate) use recent::QueryEntry;
+pub(crate) use record::QueryRecord;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::Registry;
+
+use crate::query::{ErrorKind, QueryError};
+use metrics::{Instruments, Observer};
+use recent::RecentQueries;
+
+/// The measures of one server.
+pub struct Telemetry {
+    instruments: Instruments,
+    /// Keeps the meters alive.
+    _provider: SdkMeterProvider,
+    registry: Registry,
+    recent: Mutex<RecentQueries>,
+    /// Gauges that only the pipeline knows; set once it is there.
+    observer: Arc<OnceLock<Observer>>,
+    in_flight: Arc<AtomicI64>,
+    slow_query: Option<Duration>,
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").field("slow_query", &self.slow_query).finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// Starts the record of a query that runs.
+    pub(crate) fn start(self: &Arc<Self>, query_id: &str, sql: &str) -> QueryRecord {
+        QueryRecord::start(Arc::clone(self), query_id, sql)
+    }
+
+    /// Counts a failure that belongs to no running query: planning, preparing.
+    pub(crate) fn failed(&self, error: &QueryError) {
+        self.instruments.error(kind_name(error.kind()));
+    }
+
+    /// Takes the source of the gauges. The first one stays.
+    pub(crate) fn observe(&self, observer: impl Fn() -> Option<Observed> + Send + Sync + 'static) {
+        // A second pipeline of the same process doesn't take the gauges over.
+        let _second = self.observer.set(Box::new(observer));
+    }
+
+    /// The metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric that can't be written as text.
+    pub fn prometheus(&self) -> Result<String, prometheus::Error> {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Recent queries, the newest first.
+    pub(crate) fn recent(&self) -> Vec<Arc<QueryEntry>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).newest_first()
+    }
+
+    /// Queries between their start and the end of their stream.
+    pub fn queries_in_flight(&self) -> i64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// The name of an error kind in metrics and `system.queries`.
+pub(crate) fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidQuery => "invalid_query",
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::Unauthenticated => "unauthenticated",
+        ErrorKind::PermissionDenied => "permission_denied",
+        ErrorKind::LimitExceeded => "limit_exceeded",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::DeadlineExceeded => "deadline_exceeded",
+        ErrorKind::Cancelled => "cancelled",
+        ErrorKind::Misconfigured => "misconfigured",
+        ErrorKind::Unsupported => "unsupported",
+        ErrorKind::Internal => "internal",
+    }
+}

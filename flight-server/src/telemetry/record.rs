@@ -1,0 +1,186 @@
+//! The record of one query, from its start to the end of its stream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::Stream;
+use opentelemetry::trace::TraceContextExt;
+use serde_json::Value as Json;
+use tracing::Span;
+use tracing::field::Empty;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use super::{QueryEntry, Telemetry, kind_name};
+use crate::query::{ErrorKind, QueryError, QueryEvent, QueryStream};
+
+/// A query that runs. Dropping it before its end counts it as cancelled.
+pub(crate) struct QueryRecord {
+    telemetry: Arc<Telemetry>,
+    span: Span,
+    started: Instant,
+    entry: QueryEntry,
+    ended: bool,
+}
+
+impl std::fmt::Debug for QueryRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryRecord").field("entry", &self.entry).finish_non_exhaustive()
+    }
+}
+
+impl QueryRecord {
+    pub(super) fn start(telemetry: Arc<Telemetry>, query_id: &str, sql: &str) -> Self {
+        let span = tracing::info_span!(
+            "query",
+            query_id,
+            trace_id = Empty,
+            route = Empty,
+            rows = Empty,
+            outcome = Empty,
+            error.kind = Empty
+        );
+        let context = span.context();
+        let trace = context.span().span_context().trace_id();
+        if trace != opentelemetry::TraceId::INVALID {
+            span.record("trace_id", trace.to_string());
+        }
+        telemetry.in_flight.fetch_add(1, Ordering::Relaxed);
+        let entry = QueryEntry {
+            query_id: query_id.to_owned(),
+            sql: sql.to_owned(),
+            started_at: chrono::Utc::now().timestamp_millis(),
+            state: "running",
+            total_ms: None,
+            rows: 0,
+            error_kind: None,
+            error: None,
+            plan: None,
+        };
+        let record = Self { telemetry, span, started: Instant::now(), entry, ended: false };
+        record.publish();
+        record
+    }
+
+    /// The span that all work of the query belongs to.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// The query failed before its stream was there.
+    pub(crate) fn fail(mut self, error: &QueryError) {
+        self.failed(error);
+    }
+
+    /// The stream, with everything measured that passes through it.
+    pub(crate) fn watch(self, stream: QueryStream) -> QueryStream {
+        let stage = self.span.in_scope(|| tracing::info_span!("execute"));
+        let watched = Watched { events: stream.events, record: self, stage, first: None };
+        QueryStream { schema: stream.schema, events: Box::pin(watched) }
+    }
+
+    fn finished(&mut self, plan: &Arc<Json>, first: Option<Instant>) {
+        let instruments = &self.telemetry.instruments;
+        let now = Instant::now();
+        let translation = plan["timings_ms"]["translation"].as_f64().unwrap_or(0.0);
+        let first = first.unwrap_or(now);
+        let until_first = (first - self.started).as_secs_f64() * 1000.0;
+        instruments.latency("translation", translation);
+        instruments.latency("execution", (until_first - translation).max(0.0));
+        instruments.latency("streaming", (now - first).as_secs_f64() * 1000.0);
+        instruments.finished(plan);
+        self.entry.plan = Some(Arc::clone(plan));
+        self.span.record("rows", self.entry.rows);
+        self.end("finished");
+    }
+
+    fn failed(&mut self, error: &QueryError) {
+        let kind = kind_name(error.kind());
+        self.telemetry.instruments.error(kind);
+        self.entry.error_kind = Some(kind);
+        // What is ours stays in the log.
+        self.entry.error = Some(error.message().to_owned());
+        self.span.record("error.kind", kind);
+        self.end(if error.kind() == ErrorKind::Cancelled { "cancelled" } else { "failed" });
+    }
+
+    fn end(&mut self, state: &'static str) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let elapsed = self.started.elapsed();
+        self.telemetry.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.entry.state = state;
+        self.entry.total_ms = Some(elapsed.as_secs_f64() * 1000.0);
+        let route = self.entry.plan.as_ref().and_then(|plan| plan["route"].as_str()).unwrap_or("unknown").to_owned();
+        self.span.record("outcome", state);
+        self.span.record("route", &route);
+        self.telemetry.instruments.ended(route, state);
+        self.publish();
+        if let Some(limit) = self.telemetry.slow_query.filter(|limit| elapsed >= *limit) {
+            let plan = self.entry.plan.as_ref().map_or_else(String::new, |plan| plan.to_string());
+            self.span.in_scope(|| {
+                tracing::warn!(
+                    target: "thermocline::slow_query",
+                    query_id = self.entry.query_id,
+                    sql = self.entry.sql,
+                    state,
+                    total_ms = elapsed.as_secs_f64() * 1000.0,
+                    rows = self.entry.rows,
+                    plan,
+                    "slow query: {elapsed:.3?}, telemetry.slow_query is {limit:?}"
+                );
+            });
+        }
+    }
+
+    fn publish(&self) {
+        self.telemetry.recent.lock().unwrap_or_else(PoisonError::into_inner).put(self.entry.clone());
+    }
+}
+
+impl Drop for QueryRecord {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.telemetry.instruments.error(kind_name(ErrorKind::Cancelled));
+            self.entry.error_kind = Some(kind_name(ErrorKind::Cancelled));
+            self.end("cancelled");
+        }
+    }
+}
+
+/// A result stream under measurement.
+struct Watched {
+    events: Pin<Box<dyn Stream<Item = Result<QueryEvent, QueryError>> + Send>>,
+    record: QueryRecord,
+    /// `execute` until the first batch, then `stream`.
+    stage: Span,
+    first: Option<Instant>,
+}
+
+impl Stream for Watched {
+    type Item = Result<QueryEvent, QueryError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let polled = this.stage.in_scope(|| this.events.as_mut().poll_next(context));
+        match &polled {
+            Poll::Ready(Some(Ok(QueryEvent::Batch(batch)))) => {
+                if this.first.is_none() {
+                    this.first = Some(Instant::now());
+                    this.stage = this.record.span.in_scope(|| tracing::info_span!("stream"));
+                }
+                let rows = batch.num_rows() as u64;
+                this.record.entry.rows += rows;
+                this.record.telemetry.instruments.sent(rows, batch.get_array_memory_size() as u64);
+            }
+            Poll::Ready(Some(Ok(QueryEvent::End(plan)))) => this.record.finished(plan, this.first),
+            Poll::Ready(Some(Err(error))) => this.record.failed(error),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+}
