@@ -4,7 +4,9 @@
 
 pub(crate) mod duckdb;
 mod execution;
+mod scan;
 pub(crate) mod shape;
 
 pub(crate) use execution::{Engine, EngineSettings, LakeAccess, create_temporary_table};
+pub(crate) use scan::{ScanEngine, ScanSettings};
 pub(crate) use shape::ShapeDatabase;

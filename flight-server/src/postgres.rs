@@ -9,6 +9,7 @@ mod decode;
 mod error;
 mod manifest;
 mod rows;
+mod scanned;
 mod tls;
 
 pub use connect::is_valid_url;
@@ -16,6 +17,7 @@ pub use decode::{HotSummary, hot_schema};
 pub use error::{PostgresError, PostgresErrorKind};
 pub use manifest::{columns_from_json, columns_to_json};
 pub use rows::{DirtyIds, HotRows, dirty_ids_schema};
+pub(crate) use scanned::{ScannedRows, scan_failure};
 
 use std::time::Duration;
 
@@ -239,6 +241,23 @@ impl Snapshot {
                 _ => None,
             })
             .ok_or_else(|| PostgresError::internal("a count returned no number"))
+    }
+
+    /// A name by which other connections see what this snapshot sees, as long as it is open.
+    ///
+    /// # Errors
+    /// Unavailable, Misconfigured.
+    pub async fn export(&mut self) -> Result<String, PostgresError> {
+        self.start()?;
+        let messages = self.client()?.simple_query("SELECT pg_export_snapshot()").await?;
+        self.statement_running = false;
+        let name = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        // It goes into another statement: digits, letters and hyphens need no quoting.
+        name.filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+            .ok_or_else(|| PostgresError::internal("an exported snapshot has no name"))
     }
 
     /// Files of an entity that are in force in this snapshot, from the manifest table, by path.

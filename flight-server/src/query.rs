@@ -4,6 +4,7 @@ mod admission;
 mod breaker;
 mod delta_ids;
 mod error;
+mod hot_scan;
 mod hot_stream;
 mod parameters;
 mod inventory;

@@ -76,6 +76,9 @@ pub struct HotSource {
     pub pushed: Vec<PushedPredicate>,
     pub residual: Vec<String>,
     pub row_estimate: u64,
+    /// With `hot_scan = scan`, the statement is DuckDB's, for where PostgreSQL is attached; this one is PostgreSQL's and
+    /// counts the live dirty rows without an `entity_main` row.
+    pub scan_inconsistent_sql: Option<String>,
 }
 
 /// Files of one tier.

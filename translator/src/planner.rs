@@ -8,11 +8,11 @@ use crate::catalog::{Column, Entity};
 use crate::hot_query::HotQuery;
 use crate::lake::{FileColumn, FileType, IdSet, LakeFile};
 use crate::lake_read::{is_millis, read_expression, row_id_expression};
-use crate::options::{QueryOptions, Tier};
+use crate::options::{HotScan, QueryOptions, Tier};
 use crate::plan::{
     Degradation, FederatedPlan, HotSource, LakeSource, MergeStrategy, ReferencePlan, Route, ScannedFile,
 };
-use crate::postgres::{PushedPredicate, TableNames, hot_statement};
+use crate::postgres::{PushedPredicate, TableNames, hot_statement, inconsistent_sql, scan_statement};
 use crate::predicate::Predicate;
 use crate::prune::{may_hold, selectivity};
 
@@ -65,7 +65,7 @@ pub fn plan(
         .collect::<Result<Vec<_>, _>>()?;
     let (route, mut route_reason) = route(&references, options, &facts.degraded);
     let hot_query = match (route, references.as_slice()) {
-        (Route::Hot, [ReferencePlan { hot: Some(hot), .. }]) => {
+        (Route::Hot, [ReferencePlan { hot: Some(hot), .. }]) if options.hot_scan == HotScan::Copy => {
             HotQuery::read(query, &hot.pushed, tables, options.include_deleted)
         }
         _ => None,
@@ -202,8 +202,28 @@ fn hot_source(
             Err(reason) => residual.push(format!("{}: {reason}", conjunct.text)),
         }
     }
-    let statement = hot_statement(tables, entity, columns.iter().copied(), &pushed, options.include_deleted);
-    HotSource { statement, pushed, residual, row_estimate: dirty_rows }
+    let columns = columns.iter().copied();
+    match options.hot_scan {
+        HotScan::Copy => {
+            let statement = hot_statement(tables, entity, columns, &pushed, options.include_deleted);
+            HotSource { statement, pushed, residual, row_estimate: dirty_rows, scan_inconsistent_sql: None }
+        }
+        HotScan::Scan => {
+            let inconsistent = inconsistent_sql(tables, entity.schema_id, &pushed);
+            let (statement, pushed) =
+                scan_statement(tables, entity, columns, &reference.conjuncts, options.include_deleted);
+            // Whatever the scans let through, the user's own filter sees.
+            let filtered = reference.conjuncts.iter().map(|conjunct| format!("{}: DuckDB filters", conjunct.text));
+            let residual = reference.kept_back.iter().cloned().chain(filtered).collect();
+            HotSource {
+                statement,
+                pushed,
+                residual,
+                row_estimate: dirty_rows,
+                scan_inconsistent_sql: Some(inconsistent),
+            }
+        }
+    }
 }
 
 fn lake_source(

@@ -4,8 +4,11 @@
 //! EAV rows with one lateral aggregate (alias `e`). Predicates are rendered over these physical columns.
 
 mod predicate;
+mod scan;
 
 pub use predicate::{Pushdown, PushedPredicate};
+pub use scan::SCAN_CATALOG;
+pub(crate) use scan::{inconsistent_sql, scan_statement};
 
 use crate::catalog::{Attribute, Column, Entity, MainColumnKind, ScalarType, Storage};
 use crate::hot::{HotColumn, WireType};

@@ -1,6 +1,6 @@
 //! The instance that runs federated statements, locked down after set-up (design section 6).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Schema};
@@ -37,6 +37,7 @@ pub(crate) struct Engine {
     database: Arc<Database>,
     /// The statement that made the secret in force.
     secret: Mutex<String>,
+    temp_directory: PathBuf,
 }
 
 /// Settings that every instance of ours has.
@@ -65,7 +66,8 @@ impl Engine {
             ),
         ];
         config.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        let engine = Self { database: Database::open(&config)?, secret: Mutex::default() };
+        let temp_directory = settings.temp_directory.clone();
+        let engine = Self { database: Database::open(&config)?, secret: Mutex::default(), temp_directory };
         let connection = engine.database.connect()?;
         connection.execute(&format!("ATTACH ':memory:' AS {}; SET GLOBAL TimeZone = 'UTC'", Ident(CATALOG_NAME)))?;
         let allowed = match &settings.lake {
@@ -97,6 +99,11 @@ impl Engine {
             *secret = sql;
         }
         Ok(())
+    }
+
+    /// Where this instance spills to.
+    pub(crate) fn temp_directory(&self) -> &Path {
+        &self.temp_directory
     }
 
     /// A connection for one query: its temporary tables go with it.

@@ -32,6 +32,11 @@ pub(super) struct CopyRow<'r> {
 }
 
 impl<'r> CopyRow<'r> {
+    /// A row that didn't come by COPY; `fields` are places in `bytes`.
+    pub(super) fn new(bytes: &'r [u8], fields: &'r [Option<(usize, usize)>]) -> Self {
+        Self { bytes, fields }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.fields.len()
     }

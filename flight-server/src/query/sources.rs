@@ -29,6 +29,7 @@ use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_sql};
 use super::breaker::{Breaker, Clock, Refused, SystemClock};
 use super::delta_ids::{DeltaIds, row_ids};
 use super::error::{ErrorKind, QueryError, Recovery};
+use super::hot_scan::HotScans;
 use super::unique_files::UniqueFiles;
 use crate::config::{Config, LakeCatalog};
 use crate::engine::duckdb::{Connection, DuckError};
@@ -50,6 +51,7 @@ pub(super) struct Sources {
     known: Mutex<HashMap<i16, Listing>>,
     delta_ids: DeltaIds,
     unique_files: UniqueFiles,
+    scans: HotScans,
     engine: Arc<Engine>,
     postgres_breaker: Breaker,
     lake_breaker: Breaker,
@@ -126,6 +128,7 @@ impl Sources {
             known: Mutex::default(),
             delta_ids: DeltaIds::default(),
             unique_files: UniqueFiles::default(),
+            scans: HotScans::new(config, engine.temp_directory()),
             engine,
             postgres_breaker: breaker(),
             lake_breaker: breaker(),
@@ -247,6 +250,9 @@ impl Sources {
                 let schema = hot_schema(&reference.entity, &source.statement.columns);
                 let statement = &source.statement;
                 let read = async {
+                    if source.scan_inconsistent_sql.is_some() {
+                        return self.scans.load(&mut snapshot, index, reference, source, connection).await;
+                    }
                     let mut rows = snapshot
                         .hot_rows(&statement.sql, &reference.entity, &statement.columns)
                         .await
@@ -315,13 +321,13 @@ impl Sources {
         }
     }
 
+    #[tracing::instrument(name = "snapshot", skip_all)]
     async fn open_snapshot(&self) -> Result<Snapshot, QueryError> {
         let attempt =
             self.postgres_breaker.attempt().map_err(|refused| breaker_error("PostgreSQL", POSTGRES_LEAVE, refused))?;
         match self.postgres.begin().await {
             Ok(snapshot) => {
                 attempt.succeeded();
-    #[tracing::instrument(name = "snapshot", skip_all)]
                 Ok(snapshot)
             }
             Err(error) => {
@@ -367,13 +373,13 @@ impl Sources {
     }
 
     /// Lists every entity; `None` when the lake is down and the options give leave.
+    #[tracing::instrument(name = "list", skip_all, fields(entities = entities.len()))]
     async fn list_all(
         &self,
         entities: &[Arc<Entity>],
         options: &QueryOptions,
         facts: &mut Facts,
     ) -> Result<Option<BTreeMap<i16, Listing>>, QueryError> {
-    #[tracing::instrument(name = "list", skip_all, fields(entities = entities.len()))]
         let attempt = match self.lake_breaker.attempt() {
             Ok(attempt) => attempt,
             Err(refused) => {

@@ -9,6 +9,7 @@ mod clients;
 mod command_line;
 mod failures;
 mod harness;
+mod hot_scan;
 mod nycflights;
 mod plan;
 mod operations;

@@ -15,31 +15,38 @@ use thermocline_tests::scenario::{LakeKind, Scenario, live, row_id};
 
 use crate::is_long;
 
-const ACCOUNTS: u128 = 40;
-const BALANCE: i64 = 1_000;
+pub(crate) const ACCOUNTS: u128 = 40;
+pub(crate) const BALANCE: i64 = 1_000;
 
-fn accounts() -> Entity {
+pub(crate) fn accounts() -> Entity {
     Entity::new("accounts", 300).main("balance", Kind::BigInt, "bigint_01").eav("transfers", Kind::BigInt, 1)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_sees_the_constant_sum_on_a_local_lake() -> Result<()> {
-    race(LakeKind::Local).await
+    race(LakeKind::Local, "copy").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_sees_the_constant_sum_on_s3() -> Result<()> {
-    race(LakeKind::S3).await
+    race(LakeKind::S3, "copy").await
 }
 
-async fn race(kind: LakeKind) -> Result<()> {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_query_sees_the_constant_sum_through_scans() -> Result<()> {
+    race(LakeKind::Local, "scan").await
+}
+
+async fn race(kind: LakeKind, hot_scan: &str) -> Result<()> {
     let entity = accounts();
     let mut stored = Stored::new(&entity);
     let start = |n| live(n, 1, vec![Value::Integer(BALANCE), Value::Integer(0)]);
     stored.files = vec![LakeFile::base(&entity, "a.parquet", (0..ACCOUNTS).map(start).collect())];
     // Rows that were flushed stay in entity_main.
     stored.hot = (0..ACCOUNTS).map(|n| HotVersion { version: start(n), dirty: false, has_main: true }).collect();
-    let scenario = Arc::new(Scenario::start(vec![stored], kind).await?);
+    let scenario = Arc::new(
+        Scenario::start_with(vec![stored], kind, |config| config.with("postgres", "hot_scan", hot_scan)).await?,
+    );
     let stop = Arc::new(AtomicBool::new(false));
     let clock = Arc::new(AtomicI64::new(1_000));
 
@@ -57,7 +64,9 @@ async fn race(kind: LakeKind) -> Result<()> {
     let transfers = writer.await??;
     let flushes = flusher.await??;
     let Reads { total, warned, torn } = reads?;
-    eprintln!("{kind:?}: {total} reads ({warned} with a warning) during {transfers} transfers and {flushes} flushes");
+    eprintln!(
+        "{kind:?}, {hot_scan}: {total} reads ({warned} with a warning) during {transfers} transfers and {flushes} flushes"
+    );
     assert!(transfers > 20 && flushes > 3, "the race was no race: {transfers} transfers, {flushes} flushes");
     assert!(torn.is_empty(), "{} of {total} reads are torn, such as {:?}", torn.len(), torn.first());
     assert!(warned * 5 <= total, "{warned} of {total} reads could not be validated");
@@ -96,7 +105,7 @@ async fn read_all(scenario: &Scenario) -> Result<Reads> {
 }
 
 /// Moves money between two accounts in one transaction, again and again.
-async fn transfer_until(database: &TestDatabase, stop: &AtomicBool, clock: &AtomicI64) -> Result<usize> {
+pub(crate) async fn transfer_until(database: &TestDatabase, stop: &AtomicBool, clock: &AtomicI64) -> Result<usize> {
     let mut client = database.connect().await?;
     let mut rng = r#gen::rng(3);
     let mut transfers = 0;
