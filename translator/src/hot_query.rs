@@ -20,8 +20,9 @@ pub struct HotQuery {
     pub limit: Option<u64>,
     /// The statement to run: see [`HotOutput`] for its rows.
     pub statement: HotStatement,
-    /// Counts the live dirty rows without an `entity_main` row, which the statement leaves out: one `int8`.
-    pub inconsistent_sql: String,
+    /// Counts the live dirty rows without an `entity_main` row that the statement leaves out: one `int8`. `None` when the
+    /// statement returns them, for its reader to count.
+    pub inconsistent_sql: Option<String>,
 }
 
 /// What the rows of the statement are.
@@ -65,8 +66,10 @@ impl HotQuery {
         };
         let mut statement = hot_statement(tables, entity, distinct(&needed), pushed, include_deleted);
         // Rows without an entity_main row would take places under a LIMIT and be counted; a tombstone needs none.
-        let consistent = "(m.ltbase_row_id IS NOT NULL OR COALESCE(c.deleted_at, 0) <> 0)";
-        statement.sql.push_str(&format!(" AND {consistent}"));
+        let takes_places = limit.is_some() || offset > 0 || output == HotOutput::Count;
+        if takes_places {
+            statement.sql.push_str(" AND (m.ltbase_row_id IS NOT NULL OR COALESCE(c.deleted_at, 0) <> 0)");
+        }
         if !order.is_empty() {
             let keys: Option<Vec<String>> = order.iter().map(|key| key.sql(entity, &mut statement)).collect();
             statement.sql.push_str(&format!(" ORDER BY {}", keys?.join(", ")));
@@ -83,13 +86,13 @@ impl HotQuery {
             }
             statement.sql = format!("SELECT count(*) FROM ({}) q", statement.sql);
         }
-        let inconsistent_sql = format!(
+        let inconsistent_sql = takes_places.then(|| format!(
             "SELECT count(*) FROM {} c WHERE c.schema_id = {} AND c.flushed_at = 0 AND COALESCE(c.deleted_at, 0) = 0 \
              AND NOT EXISTS (SELECT 1 FROM {} m WHERE m.ltbase_schema_id = c.schema_id AND m.ltbase_row_id = c.row_id)",
             TableName(&tables.change_log),
             entity.schema_id,
             TableName(&tables.entity_main)
-        );
+        ));
         Some(Self { output, limit, statement, inconsistent_sql })
     }
 

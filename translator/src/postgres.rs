@@ -3,13 +3,16 @@
 //! The statement reads the dirty set (`change_log`, alias `c`), joins `entity_main` (alias `m`) and pivots the needed
 //! EAV rows with one lateral aggregate (alias `e`). Predicates are rendered over these physical columns.
 
+mod flush;
 mod predicate;
 mod scan;
 
+pub use flush::{DirtySelection, dirty_size_sql, dirty_versions_sql, flush_statement};
 pub use predicate::{Pushdown, PushedPredicate};
 pub use scan::SCAN_CATALOG;
 pub(crate) use scan::{inconsistent_sql, scan_statement};
 
+use crate::bind::Reference;
 use crate::catalog::{Attribute, Column, Entity, MainColumnKind, ScalarType, Storage};
 use crate::hot::{HotColumn, WireType};
 use crate::quote::{Ident, TableName};
@@ -45,20 +48,37 @@ pub struct HotStatement {
     pub columns: Vec<HotColumn>,
 }
 
-/// Reads all ids of the dirty set of an entity: one column `row_id uuid`.
-pub fn dirty_ids_sql(tables: &TableNames, schema_id: i16) -> String {
-    format!(
-        "SELECT c.row_id FROM {} c WHERE c.schema_id = {schema_id} AND c.flushed_at = 0",
-        TableName(&tables.change_log)
-    )
+/// Reads the ids of the dirty set of an entity, or of those that matter ([`dirty_ids_condition`]): one column
+/// `row_id uuid`.
+pub fn dirty_ids_sql(tables: &TableNames, schema_id: i16, condition: Option<&str>) -> String {
+    format!("SELECT c.row_id FROM {}", dirty_set(tables, schema_id, condition))
 }
 
-/// Counts the dirty set of an entity: one column `count int8`.
-pub fn dirty_count_sql(tables: &TableNames, schema_id: i16) -> String {
-    format!(
-        "SELECT count(*) FROM {} c WHERE c.schema_id = {schema_id} AND c.flushed_at = 0",
-        TableName(&tables.change_log)
-    )
+/// Counts what [`dirty_ids_sql`] reads: one column `count int8`.
+pub fn dirty_count_sql(tables: &TableNames, schema_id: i16, condition: Option<&str>) -> String {
+    format!("SELECT count(*) FROM {}", dirty_set(tables, schema_id, condition))
+}
+
+fn dirty_set(tables: &TableNames, schema_id: i16, condition: Option<&str>) -> String {
+    let condition = condition.map(|condition| format!(" AND {condition}")).unwrap_or_default();
+    format!("{} c WHERE c.schema_id = {schema_id} AND c.flushed_at = 0{condition}", TableName(&tables.change_log))
+}
+
+/// Which dirty ids can matter to a query: when every reference to the entity asks for certain row ids, versions of all
+/// other rows are filtered out anyway, superseded or not. `None`: all of them.
+pub fn dirty_ids_condition<'a>(references: impl IntoIterator<Item = &'a Reference>) -> Option<String> {
+    let of_reference = |reference: &Reference| {
+        let conditions: Vec<String> = reference
+            .conjuncts
+            .iter()
+            .filter_map(|conjunct| PushedPredicate::new(conjunct, &reference.entity).ok())
+            .filter(|pushed| pushed.columns.iter().all(|column| *column == Column::RowId))
+            .map(|pushed| pushed.sql)
+            .collect();
+        (!conditions.is_empty()).then(|| format!("({})", conditions.join(" AND ")))
+    };
+    let conditions: Option<Vec<String>> = references.into_iter().map(of_reference).collect();
+    conditions.filter(|conditions| !conditions.is_empty()).map(|conditions| format!("({})", conditions.join(" OR ")))
 }
 
 /// The statement that reads the hot rows of one reference.

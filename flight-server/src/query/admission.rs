@@ -20,15 +20,15 @@ pub(super) struct Admission {
     max_queued: usize,
 }
 
-/// Queries that run or wait, by id.
+/// Queries that run or wait, by id. A ticket that is used twice at once makes two queries of one id.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RunningQueries(Arc<Mutex<HashMap<String, CancellationToken>>>);
+pub(super) struct RunningQueries(Arc<Mutex<HashMap<String, Vec<Arc<CancellationToken>>>>>);
 
 /// A registered query. Dropping it takes it off the register.
 #[derive(Debug)]
 pub(super) struct QueryGuard {
     query_id: String,
-    token: CancellationToken,
+    token: Arc<CancellationToken>,
     deadline: Option<(Instant, Duration)>,
     running: RunningQueries,
 }
@@ -87,19 +87,21 @@ impl Drop for Waiting<'_> {
 
 impl RunningQueries {
     pub(super) fn register(&self, query_id: &str, timeout: Option<Duration>) -> QueryGuard {
-        let token = CancellationToken::new();
-        self.lock().insert(query_id.to_owned(), token.clone());
+        let token = Arc::new(CancellationToken::new());
+        self.lock().entry(query_id.to_owned()).or_default().push(Arc::clone(&token));
         let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
         QueryGuard { query_id: query_id.to_owned(), token, deadline, running: self.clone() }
     }
 
-    /// Tells a query to stop; false when no query of that id runs.
+    /// Tells all queries of an id to stop; false when none runs.
     pub(super) fn cancel(&self, query_id: &str) -> bool {
-        let token = self.lock().get(query_id).cloned();
-        token.as_ref().inspect(|token| token.cancel()).is_some()
+        let running = self.lock();
+        let tokens = running.get(query_id).map_or(&[][..], Vec::as_slice);
+        tokens.iter().for_each(|token| token.cancel());
+        !tokens.is_empty()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Arc<CancellationToken>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,7 +134,13 @@ impl QueryGuard {
 
 impl Drop for QueryGuard {
     fn drop(&mut self) {
-        self.running.lock().remove(&self.query_id);
+        let mut running = self.running.lock();
+        if let Some(tokens) = running.get_mut(&self.query_id) {
+            tokens.retain(|token| !Arc::ptr_eq(token, &self.token));
+            if tokens.is_empty() {
+                running.remove(&self.query_id);
+            }
+        }
     }
 }
 
@@ -159,7 +167,10 @@ mod tests {
         let stopped = one.within(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
         assert_eq!(stopped.kind(), ErrorKind::Cancelled);
         other.within(async { Ok(()) }).await.unwrap();
+        let again = running.register("one", None);
         drop(one);
+        assert!(running.cancel("one"), "the second use of a ticket is still there");
+        drop(again);
         assert!(!running.cancel("one"));
     }
 

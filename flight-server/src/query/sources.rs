@@ -24,7 +24,7 @@ use translator::lake::{IdSet, LakeFile};
 use translator::options::{Consistency, QueryOptions, Tier};
 use translator::plan::{Degradation, FederatedPlan};
 use translator::planner::{Facts, PlanError, plan};
-use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_sql};
+use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_condition, dirty_ids_sql};
 
 use super::breaker::{Breaker, Clock, Refused, SystemClock};
 use super::delta_ids::{DeltaIds, row_ids};
@@ -152,7 +152,7 @@ impl Sources {
         let snapshot = self.begin(&entities, options, &mut facts).await?;
         if let Some(mut snapshot) = snapshot {
             if options.tiers.contains(Tier::Hot) {
-                facts.dirty_rows = self.from_postgres(self.count_dirty(&entities, &mut snapshot)).await?;
+                facts.dirty_rows = self.from_postgres(self.count_dirty(query, &entities, &mut snapshot)).await?;
             }
             self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
             snapshot.finish().await.map_err(statement_error)?;
@@ -190,11 +190,11 @@ impl Sources {
                 match &mut snapshot {
                     // Without files there is nothing to discard.
                     Some(snapshot) if !options.tiers.any_lake() => {
-                        let rows = self.from_postgres(self.count_dirty(&entities, snapshot)).await?;
+                        let rows = self.from_postgres(self.count_dirty(query, &entities, snapshot)).await?;
                         Ok(DirtySets { rows, ids: BTreeMap::new() })
                     }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
-                        self.from_postgres(self.load_dirty_ids(&entities, snapshot, connection)).await
+                        self.from_postgres(self.load_dirty_ids(query, &entities, snapshot, connection)).await
                     }
                     _ => Ok(DirtySets::default()),
                 }
@@ -230,10 +230,10 @@ impl Sources {
         }
         facts.delta_ids = self.delta_ids.of(&facts.files, options.tiers, connection, &self.lake).await?;
         let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
-        if let Some(hot_query) = &plan.hot_query
+        if let Some(sql) = plan.hot_query.as_ref().and_then(|hot_query| hot_query.inconsistent_sql.as_ref())
             && let Some(snapshot) = &mut snapshot
         {
-            let count = async { snapshot.count(&hot_query.inconsistent_sql).await.map_err(statement_error) };
+            let count = async { snapshot.count(sql).await.map_err(statement_error) };
             let inconsistent = self.from_postgres(count).await?;
             if inconsistent > 0 {
                 plan.warnings.push(self.inconsistency(&plan.references[0].entity, inconsistent));
@@ -275,7 +275,7 @@ impl Sources {
         Ok(Loaded { plan, hot, snapshot: None })
     }
 
-    fn inconsistency(&self, entity: &Entity, rows: u64) -> String {
+    pub(super) fn inconsistency(&self, entity: &Entity, rows: u64) -> String {
         format!("{}: {rows} dirty rows have no {} row and were left out", entity.name, self.tables.entity_main)
     }
 
@@ -466,12 +466,13 @@ impl Sources {
 
     async fn count_dirty(
         &self,
+        query: &Query,
         entities: &[Arc<Entity>],
         snapshot: &mut Snapshot,
     ) -> Result<BTreeMap<i16, u64>, QueryError> {
         let mut counts = BTreeMap::new();
         for entity in entities {
-            let sql = dirty_count_sql(&self.tables, entity.schema_id);
+            let sql = dirty_count_sql(&self.tables, entity.schema_id, condition(query, entity).as_deref());
             counts.insert(entity.schema_id, snapshot.count(&sql).await.map_err(statement_error)?);
         }
         Ok(counts)
@@ -479,13 +480,14 @@ impl Sources {
 
     async fn load_dirty_ids(
         &self,
+        query: &Query,
         entities: &[Arc<Entity>],
         snapshot: &mut Snapshot,
         connection: &Arc<Connection>,
     ) -> Result<DirtySets, QueryError> {
         let mut sets = DirtySets::default();
         for entity in entities {
-            let sql = dirty_ids_sql(&self.tables, entity.schema_id);
+            let sql = dirty_ids_sql(&self.tables, entity.schema_id, condition(query, entity).as_deref());
             let mut stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
             let mut ids = Vec::new();
             let mut seen = stream.by_ref().inspect_ok(|batch| {
@@ -566,6 +568,11 @@ pub(super) async fn suffice(hot_query: &HotQuery, snapshot: &mut Snapshot) -> Re
         }
         _ => Ok(false),
     }
+}
+
+/// Which dirty ids of an entity can matter to a query.
+fn condition(query: &Query, entity: &Entity) -> Option<String> {
+    dirty_ids_condition(query.references.iter().filter(|reference| reference.entity.schema_id == entity.schema_id))
 }
 
 /// Entities of a query, each once.

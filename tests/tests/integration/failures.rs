@@ -152,8 +152,9 @@ async fn a_lake_that_fails_while_it_is_read_is_unavailable_or_left_out() -> Resu
     for fault in [Fault::Status(503), Fault::Status(403), Fault::Reset] {
         let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
         let s3 = scenario.lake.s3_server().unwrap();
-        // The two footers are read first; what fails is what DuckDB reads.
-        s3.inject(fault, 2, usize::MAX, reads_data);
+        // Planning reads the footers; what fails is what DuckDB reads.
+        scenario.client.info(ALL).await?;
+        s3.inject(fault, 0, usize::MAX, reads_data);
         let failure = scenario.client.refusal(ALL).await;
         failure.expect(Code::Unavailable, &["lake"]);
         let partial = scenario.client.with_option("allow_partial", "true");
