@@ -66,6 +66,21 @@ pub struct ListedFile {
     pub modified_at: i64,
 }
 
+/// An object under an entity's prefixes, whatever it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Path relative to the lake URL, without a leading slash.
+    pub path: String,
+    pub bytes: u64,
+    /// Milliseconds since the Unix epoch.
+    pub modified_at: i64,
+}
+
+/// The facts of a file from its footer, for its writer.
+pub fn facts_of(metadata: &parquet::file::metadata::ParquetMetaData, path: &str, tier: Tier, bytes: u64) -> LakeFile {
+    footer::read_facts(metadata, path, tier, bytes)
+}
+
 impl Lake {
     /// Sets the lake up; nothing is read yet, so a lake that is down is no error here.
     ///
@@ -78,6 +93,7 @@ impl Lake {
             base: config.base.clone(),
             delta: config.delta.clone(),
             footers: Arc::new(FooterCache::new(CACHED_FOOTERS)),
+            probed: Arc::default(),
         })
     }
 
@@ -87,13 +103,12 @@ impl Lake {
     /// Unavailable, Misconfigured.
     pub async fn list(&self, entity: &Entity) -> Result<Listing, LakeError> {
         self.check_root().await?;
-        let base = Prefix::new(&self.base, entity, Tier::Cold);
-        let delta = Prefix::new(&self.delta, entity, Tier::Warm);
+        let base = self.prefix(entity, Tier::Cold);
+        let delta = self.prefix(entity, Tier::Warm);
         let objects = match (base.holds(&delta), delta.holds(&base)) {
             // One prefix inside the other: one listing finds both, and the inner prefix names its own files.
             (true, _) => self.list_prefix(&base).await?,
             (false, true) => self.list_prefix(&delta).await?,
-            probed: Arc::default(),
             (false, false) => {
                 let (mut objects, more) = futures::try_join!(self.list_prefix(&base), self.list_prefix(&delta))?;
                 objects.extend(more);
@@ -213,6 +228,33 @@ impl Lake {
     pub async fn s3_credentials(&self) -> Result<Option<S3Credentials>, LakeError> {
         let Some(s3) = &self.store.s3 else { return Ok(None) };
         s3.credentials().await.map(Some).map_err(|error| LakeError::of_store(&self.url.to_string(), error))
+    }
+
+    /// Everything under the prefixes of an entity, staging included, by path relative to the lake URL.
+    ///
+    /// # Errors
+    /// Unavailable, Misconfigured.
+    pub async fn list_objects(&self, entity: &Entity) -> Result<Vec<StoredObject>, LakeError> {
+        self.check_root().await?;
+        let mut found = std::collections::BTreeMap::new();
+        for tier in [Tier::Cold, Tier::Warm] {
+            for object in self.list_prefix(&self.prefix(entity, tier)).await? {
+                let Some(path) = self.listed_path(&object) else { continue };
+                let modified_at = object.last_modified.timestamp_millis();
+                found.insert(path.clone(), StoredObject { path, bytes: object.size, modified_at });
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// Where the files of an entity and tier are, relative to the lake URL.
+    pub fn prefix_of(&self, entity: &Entity, tier: Tier) -> String {
+        self.prefix(entity, tier).path
+    }
+
+    fn prefix(&self, entity: &Entity, tier: Tier) -> Prefix {
+        let template = if tier == Tier::Cold { &self.base } else { &self.delta };
+        Prefix::new(template, entity, tier)
     }
 
     /// The object store, for writers of the lake.

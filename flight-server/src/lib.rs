@@ -11,3 +11,4 @@ pub mod postgres;
 pub mod query;
 pub mod serve;
 pub mod telemetry;
+pub mod writer;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flight_server::{cli, serve};
+use flight_server::{cli, serve, writer};
 
 /// One always-fresh table over hot PostgreSQL rows and Parquet files, served over Arrow Flight SQL.
 #[derive(Debug, Parser)]
@@ -24,6 +24,10 @@ enum Command {
     },
     /// Send a query to a server and print the result or the plan.
     Query(cli::query::QueryArgs),
+    Flush(writer::FlushArgs),
+    Compact(writer::CompactArgs),
+    Gc(writer::GcArgs),
+    Manifest(writer::ManifestArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,10 @@ fn main() -> ExitCode {
         match command {
             Command::Serve { config } => serve::run(&config).await,
             Command::Query(arguments) => cli::query::run(arguments).await,
+            Command::Flush(arguments) => arguments.run().await,
+            Command::Compact(arguments) => arguments.run().await,
+            Command::Gc(arguments) => arguments.run().await,
+            Command::Manifest(arguments) => arguments.run().await,
         }
     });
     // A query's thread may still be inside DuckDB; the process doesn't wait for it.
@@ -55,5 +63,5 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     use std::io::Write;
     // Without standard error there is nobody to tell.
     let _unheard = writeln!(std::io::stderr(), "thermocline: {error:#}");
-    ExitCode::FAILURE
+    error.downcast_ref::<writer::WriterError>().map_or(ExitCode::FAILURE, |error| error.exit_code().into())
 }

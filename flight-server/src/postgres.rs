@@ -11,12 +11,16 @@ mod manifest;
 mod rows;
 mod scanned;
 mod tls;
+mod writes;
 
 pub use connect::is_valid_url;
 pub use decode::{HotSummary, hot_schema};
 pub use error::{PostgresError, PostgresErrorKind};
 pub use manifest::{columns_from_json, columns_to_json};
 pub use rows::{DirtyIds, HotRows, dirty_ids_schema};
+pub use writes::{
+    DirtySize, ExportedVersion, LockPurpose, ManifestEntry, ManifestFile, SwapError, WriteSession, manifest_ddl,
+};
 pub(crate) use scanned::{ScannedRows, scan_failure};
 
 use std::time::Duration;

@@ -386,7 +386,10 @@ fn each_row_once(files: &[&LakeFile]) -> Result<(), String> {
 }
 
 /// Refuses a file that can't be read as the catalog declares it (design section 2.2).
-fn check_file(file: &LakeFile, entity: &Entity) -> Result<(), PlanError> {
+///
+/// # Errors
+/// A column that is missing, or of a type without a lossless cast; names the file and the column.
+pub fn check_file(file: &LakeFile, entity: &Entity) -> Result<(), PlanError> {
     if file.path.contains(['*', '?', '[']) {
         return Err(PlanError::UnreadableName { path: file.path.clone() });
     }

@@ -20,6 +20,7 @@ mod semantics;
 mod sources;
 mod strategies;
 mod streaming;
+mod writer;
 mod writers;
 
 use thermocline_tests::is_long;
