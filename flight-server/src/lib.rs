@@ -7,6 +7,7 @@ pub(crate) mod engine;
 pub mod flight;
 pub mod health;
 pub mod lake;
+pub(crate) mod plan_tree;
 pub mod postgres;
 pub mod query;
 pub mod serve;

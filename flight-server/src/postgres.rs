@@ -152,7 +152,7 @@ impl PostgresSource {
         let mut snapshot = self.begin().await?;
         let tables = &self.tables;
         let sql = format!(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT 1) r) + (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT \
+            "/* probe */ SELECT (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT 1) r) + (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT \
              1) m) + (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT 1) e) + (SELECT count(*) FROM (SELECT 1 FROM {} \
              LIMIT 1) c)",
             tables.schema_registry, tables.entity_main, tables.eav_data, tables.change_log

@@ -343,6 +343,7 @@ impl TestDatabase {
     }
 
     /// Statements that reached this database so far, oldest first, those of the harness included.
+    /// Leaves out the server's probes, which come whenever they like.
     ///
     /// # Errors
     /// The log can't be read.
@@ -364,7 +365,7 @@ impl TestDatabase {
                 let (_, sql) = text.strip_prefix("LOG:  execute ")?.split_once(": ")?;
                 Some(sql)
             });
-            if let Some(sql) = sql {
+            if let Some(sql) = sql.filter(|sql| !sql.starts_with("/* probe */")) {
                 let (application, pid) = (application.to_owned(), pid.to_owned());
                 statements.push(LoggedStatement { application, pid, sql: sql.to_owned() });
             }

@@ -2,7 +2,6 @@
 
 mod client;
 mod output;
-mod plan_tree;
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -11,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use arrow_flight::decode::DecodedPayload;
 use futures::StreamExt;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use crate::plan_tree;
 use client::Client;
 use output::{Destination, Output};
 
@@ -223,11 +223,6 @@ fn progress_bar(wanted: bool) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
-}
-
-/// Bytes for people.
-fn human_bytes(bytes: u64) -> String {
-    HumanBytes(bytes).to_string()
 }
 
 #[cfg(test)]

@@ -134,6 +134,20 @@ pub(crate) struct InterruptHandle {
     raw: Arc<RawConnection>,
 }
 
+/// An operator of a statement that has ended, with what DuckDB measured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ProfileNode {
+    /// Such as `HASH_JOIN`; empty at the root.
+    pub(crate) name: String,
+    /// Rows that left the operator.
+    pub(crate) rows: u64,
+    /// Time of all threads in it.
+    pub(crate) ms: f64,
+    /// DuckDB's notes as it prints a map: `{key=value, 'another key'='a value'}`.
+    pub(crate) info: String,
+    pub(crate) children: Vec<ProfileNode>,
+}
+
 /// A prepared statement.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -300,6 +314,16 @@ impl Connection {
         Ok((Arc::clone(&stream.schema), batches))
     }
 
+    /// What the last statement of a connection that profiles has measured; its stream must be gone.
+    pub(crate) fn profile(&self) -> Option<ProfileNode> {
+        // SAFETY: the connection is open; the info lives in it until its next statement, which `&self` on one thread
+        // doesn't start meanwhile. A null info is checked.
+        unsafe {
+            let info = ffi::duckdb_get_profiling_info(self.raw.raw);
+            (!info.is_null()).then(|| profile_node(info))
+        }
+    }
+
     /// Appends a batch to a temporary table whose columns have the batch's types.
     pub(crate) fn append(&self, table: &str, batch: &RecordBatch) -> Result<(), DuckError> {
         // DuckDB's vectors hold 2,048 values.
@@ -311,6 +335,35 @@ impl Connection {
             appender.append(&schema, &part)?;
         }
         appender.finish()
+    }
+}
+
+/// Copies a node of a profile and what is under it.
+///
+/// # Safety
+/// `info` is a profile's node that is alive.
+unsafe fn profile_node(info: ffi::duckdb_profiling_info) -> ProfileNode {
+    // SAFETY: valid by the caller's promise; values are destroyed and texts freed once; children live in their parent.
+    unsafe {
+        let metric = |key: &CStr| {
+            let mut value = ffi::duckdb_profiling_info_get_value(info, key.as_ptr());
+            if value.is_null() {
+                return String::new();
+            }
+            let text = ffi::duckdb_get_varchar(value);
+            let copy = if text.is_null() { String::new() } else { owned(text) };
+            ffi::duckdb_free(text.cast());
+            ffi::duckdb_destroy_value(&mut value);
+            copy.trim_matches('"').to_owned()
+        };
+        let count = ffi::duckdb_profiling_info_get_child_count(info);
+        ProfileNode {
+            name: metric(c"OPERATOR_NAME").trim().to_owned(),
+            rows: metric(c"OPERATOR_CARDINALITY").parse().unwrap_or(0),
+            ms: metric(c"OPERATOR_TIMING").parse().map_or(0.0, |seconds: f64| seconds * 1000.0),
+            info: metric(c"EXTRA_INFO"),
+            children: (0..count).map(|index| profile_node(ffi::duckdb_profiling_info_get_child(info, index))).collect(),
+        }
     }
 }
 

@@ -31,6 +31,9 @@ pub(crate) enum LakeAccess {
     S3 { prefix: String, credentials: Option<S3Credentials> },
 }
 
+/// Rows and time of each operator, to be read after a statement and printed nowhere.
+const PROFILING: &str = r#"SET enable_profiling = 'no_output'; SET custom_profiling_settings = '{"OPERATOR_NAME": "true", "OPERATOR_CARDINALITY": "true", "OPERATOR_TIMING": "true", "EXTRA_INFO": "true"}'"#;
+
 /// The executing instance.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -82,6 +85,8 @@ impl Engine {
         };
         connection.execute(&format!("SET allowed_directories = [{}]", duckdb_text(&allowed)))?;
         connection.execute("SET enable_external_access = false")?;
+        // Queries are measured; nothing else can be set from here on.
+        connection.execute("SET allowed_configs = ['enable_profiling', 'custom_profiling_settings']")?;
         connection.execute("SET lock_configuration = true")?;
         Ok(engine)
     }
@@ -106,10 +111,10 @@ impl Engine {
         &self.temp_directory
     }
 
-    /// A connection for one query: its temporary tables go with it.
+    /// A connection for one query: its temporary tables go with it. It profiles what it runs.
     pub(crate) fn connect(&self) -> Result<Connection, DuckError> {
         let connection = self.database.connect()?;
-        connection.execute(&format!("USE {}", Ident(CATALOG_NAME)))?;
+        connection.execute(&format!("USE {}; {PROFILING}", Ident(CATALOG_NAME)))?;
         Ok(connection)
     }
 }
@@ -159,5 +164,33 @@ fn duckdb_type(data_type: &DataType) -> String {
         DataType::Binary | DataType::FixedSizeBinary(_) => "BLOB".to_owned(),
         DataType::List(element) => format!("{}[]", duckdb_type(element.data_type())),
         _ => "VARCHAR".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_tells_what_its_statement_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = EngineSettings {
+            memory_limit: None,
+            threads: Some(1),
+            temp_directory: directory.path().join("spill"),
+            temp_directory_limit: None,
+            extension_directory: None,
+            lake: LakeAccess::Folder(directory.path().display().to_string()),
+        };
+        let connection = Engine::open(&settings).unwrap().connect().unwrap();
+        let mut stream = connection.stream("SELECT i FROM range(5000) r(i) WHERE i % 2 = 0").unwrap();
+        while stream.next().unwrap().is_some() {}
+        drop(stream);
+        let profile = connection.profile().expect("a profile");
+        let top = &profile.children[0];
+        assert_eq!(top.rows, 2500, "{profile:#?}");
+        assert!(!top.name.is_empty(), "{profile:#?}");
+        // Nothing else can be set.
+        assert!(connection.execute("SET memory_limit = '1GB'").is_err());
     }
 }

@@ -114,7 +114,7 @@ impl HotStream {
         let first = self.first.unwrap_or_else(Instant::now);
         self.summary.execution = first - self.started;
         self.summary.streaming = first.elapsed();
-        Ok(RunEvent::End(self.summary))
+        Ok(RunEvent::End(self.summary.clone()))
     }
 
     async fn count(&mut self, snapshot: &mut Snapshot) -> Result<RecordBatch, QueryError> {
@@ -176,26 +176,6 @@ impl HotStream {
             }
         }
     }
-}
-
-/// Runs the statement for EXPLAIN ANALYZE: what PostgreSQL delivers, and how fast.
-pub(super) async fn analyze(query: &HotQuery, entity: &Entity, mut snapshot: Snapshot) -> Result<String, QueryError> {
-    let started = Instant::now();
-    let sql = &query.statement.sql;
-    let rows = match query.output {
-        HotOutput::Count => {
-            snapshot.count(sql).await.map_err(postgres_error)?;
-            1
-        }
-        HotOutput::Columns(_) => {
-            let mut rows = snapshot.hot_rows(sql, entity, query.columns()).await.map_err(postgres_error)?;
-            while let Some(batch) = rows.next().await {
-                batch.map_err(postgres_error)?;
-            }
-            rows.summary().rows_returned
-        }
-    };
-    Ok(format!("PostgreSQL returned {rows} rows in {:.3} ms", started.elapsed().as_secs_f64() * 1000.0))
 }
 
 /// UUIDs as the wire has them: text.

@@ -1,9 +1,10 @@
 //! The pipeline: prepare, plan and execute, each a row of the same stages.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream;
@@ -15,13 +16,13 @@ use translator::catalog::{Catalog, Entity};
 use translator::emit::{EmitContext, emit, system_table};
 use translator::hot_query::HotQuery;
 use translator::options::{QueryOptions, Tier, Tiers};
-use translator::plan::FederatedPlan;
+use translator::plan::{FederatedPlan, ScannedFile};
 use translator::postgres::TableNames;
 use translator::quote::duckdb_text;
 
 use super::admission::{Admission, QueryGuard, RunningQueries};
 use super::error::Recovery;
-use super::hot_stream::{self, HotStream};
+use super::hot_stream::HotStream;
 use super::plan_json::{self, PlanParts};
 use super::recovery::Attempts;
 use super::run::{Run, RunEvent, RunSummary, execution_error};
@@ -30,11 +31,12 @@ use super::statement::{self, BoundStatement, Explain, translate_error};
 use super::system_tables::SystemSources;
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryRequest, QueryStream};
 use crate::config::{Config, LakeUrl, TableName};
-use crate::engine::duckdb::{Connection, DuckError};
+use crate::engine::duckdb::{Connection, DuckError, ProfileNode};
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase, create_temporary_table};
 use crate::flight::{CancelOutcome, QueryPipeline, SqlVocabulary};
 use crate::health::HealthMonitor;
 use crate::lake::{Lake, LakeError};
+use crate::plan_tree;
 use crate::postgres::{PostgresError, PostgresSource, Snapshot};
 use crate::telemetry::{Observed, Telemetry};
 
@@ -87,6 +89,8 @@ struct Ready {
     hot: Vec<HotExecution>,
     /// Paths of the files that are read.
     files: Vec<String>,
+    /// The files of each lake source in the plan's order, as DuckDB names them.
+    scans: Vec<BTreeSet<String>>,
     /// What answers without DuckDB.
     hot_query: Option<(HotQuery, Arc<Entity>, Snapshot)>,
 }
@@ -223,7 +227,7 @@ impl Pipeline {
             return guard.within(inner.answer_from_shape(&bound, &request, translation)).await;
         }
         if bound.explain != Explain::No {
-            return guard.within(inner.explain(&bound, &request, translation)).await;
+            return guard.within(inner.explain(&bound, &request, translation, &Arc::new(permit))).await;
         }
         let mut attempts = Attempts::default();
         let mut ready = guard.within(ready(&inner, &bound, &request, translation, &mut attempts)).await?;
@@ -430,7 +434,10 @@ impl Inner {
         }
         let files = loaded.plan.references.iter().flat_map(|reference| reference.files());
         let files = files.map(|file| file.path.clone()).collect();
-        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, files, hot_query })
+        let lake = loaded.plan.references.iter().flat_map(|reference| [&reference.warm, &reference.cold]).flatten();
+        let url = |file: &ScannedFile| self.sources.lake.duckdb_url(&file.file.path);
+        let scans = lake.map(|source| source.files.iter().map(url).collect()).collect();
+        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, files, scans, hot_query })
     }
 
     /// DuckDB doesn't always say which file it can't read: then the files are read one by one until one fails alone.
@@ -502,7 +509,8 @@ impl Inner {
     fn immediate(schema: SchemaRef, batches: Vec<RecordBatch>, plan: &Json, hot: &[HotExecution]) -> QueryStream {
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         let bytes = batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
-        let end = plan_json::executed(plan, hot, &RunSummary { rows, bytes, by_duckdb: true, ..RunSummary::default() });
+        let end =
+            plan_json::executed(plan, hot, &[], &RunSummary { rows, bytes, by_duckdb: true, ..RunSummary::default() });
         let events = batches.into_iter().map(|batch| Ok(QueryEvent::Batch(batch))).chain([Ok(QueryEvent::End(end))]);
         QueryStream { schema, events: Box::pin(stream::iter(events.collect::<Vec<_>>())) }
     }
@@ -536,44 +544,50 @@ impl Inner {
         Ok(Self::immediate(Arc::clone(&bound.schema), batches, &plan, &[]))
     }
 
-    /// EXPLAIN: the plan as text; with ANALYZE also what DuckDB measured.
+    /// EXPLAIN: the plan as text; with ANALYZE the query runs, and what was measured is in it.
     async fn explain(
         &self,
         bound: &Arc<BoundStatement>,
         request: &QueryRequest,
         translation: Duration,
+        permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<QueryStream, QueryError> {
         let mut ready = ready(self, bound, request, translation, &mut Attempts::default()).await?;
-        let analyzed = match (bound.explain, ready.hot_query.take()) {
-            (Explain::Analyze, Some((query, entity, snapshot))) => {
-                Some(hot_stream::analyze(&query, &entity, snapshot).await?)
+        let (plan, profile) = match bound.explain {
+            Explain::Analyze => {
+                let summary = analyze(&mut ready, bound, &request.options, permit).await?;
+                (plan_json::executed(&ready.plan, &ready.hot, &ready.scans, &summary), summary.profile)
             }
-            (Explain::Analyze, None) => Some(analyze(&ready, bound).await?),
-            (Explain::No | Explain::Plan, _) => None,
+            Explain::No | Explain::Plan => (Arc::new(ready.plan.clone()), None),
         };
-        let batch = explained(&bound.schema, &ready.plan, analyzed)?;
+        let batch = explained(&bound.schema, &plan, profile.as_ref())?;
         Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &ready.plan, &ready.hot))
     }
 }
 
-/// What DuckDB measures while it runs the statement.
-async fn analyze(ready: &Ready, bound: &BoundStatement) -> Result<String, QueryError> {
-    let sql = format!("EXPLAIN ANALYZE {}", ready.sql);
-    let mut run = Run::start(Arc::clone(&ready.connection), sql, Arc::clone(&bound.schema), None, ())?;
-    let mut text = Vec::new();
+/// Runs a query to its end and sends nothing of it.
+async fn analyze(
+    ready: &mut Ready,
+    bound: &BoundStatement,
+    options: &QueryOptions,
+    permit: &Arc<OwnedSemaphorePermit>,
+) -> Result<RunSummary, QueryError> {
+    let mut run = start(ready, &bound.answer, options, permit).await?;
     while let Some(event) = run.next().await {
-        if let RunEvent::Batch(batch) = event? {
-            text.extend(batch.column(1).as_string::<i32>().iter().flatten().map(str::to_owned));
+        if let RunEvent::End(summary) = event? {
+            if let Execution::Postgres(stream) = run {
+                ready.hot.push(stream.execution());
+            }
+            return Ok(summary);
         }
     }
-    Ok(text.join("\n"))
+    Err(QueryError::internal(anyhow::anyhow!("the query's thread ended without a word")))
 }
 
 /// Rows of EXPLAIN.
-fn explained(schema: &SchemaRef, plan: &Json, analyzed: Option<String>) -> Result<RecordBatch, QueryError> {
-    let text = serde_json::to_string_pretty(plan).map_err(QueryError::internal)?;
-    let mut rows = vec![("federated_plan", text)];
-    rows.extend(analyzed.map(|text| ("analyzed_plan", text)));
+fn explained(schema: &SchemaRef, plan: &Json, profile: Option<&ProfileNode>) -> Result<RecordBatch, QueryError> {
+    let mut rows = vec![("federated_plan", plan_tree::render(plan))];
+    rows.extend(profile.map(|profile| ("analyzed_plan", plan_tree::profile(profile))));
     let (keys, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     RecordBatch::try_new(
         Arc::clone(schema),
@@ -755,7 +769,7 @@ impl Streaming {
                     if let Some(Execution::Postgres(stream)) = self.run.take() {
                         self.ready.hot.push(stream.execution());
                     }
-                    let plan = plan_json::executed(&self.ready.plan, &self.ready.hot, &summary);
+                    let plan = plan_json::executed(&self.ready.plan, &self.ready.hot, &self.ready.scans, &summary);
                     tracing::info!(
                         query_id = self.guard.query_id(),
                         route = self.ready.plan["route"].as_str(),

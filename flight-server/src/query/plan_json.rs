@@ -1,14 +1,17 @@
 //! The plan as JSON (design section 7): what the translator planned, with the server's id, SQL, timings and figures.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use translator::emit::hot_table;
 use translator::options::QueryOptions;
 use translator::plan::FederatedPlan;
 
 use super::run::RunSummary;
 use super::sources::{BreakerStates, HotExecution};
+use crate::engine::duckdb::ProfileNode;
 
 /// Everything of a plan that is known before it runs.
 #[derive(Debug, Clone)]
@@ -51,18 +54,20 @@ pub(super) fn executed(planned: &Json, hot: &[HotExecution], summary: &RunSummar
     let mut json = planned.clone();
     let mut hot = hot.iter();
     let mut sources = Vec::new();
-    let mut read_from_postgres = 0;
-    for reference in planned["references"].as_array().map_or(&[][..], Vec::as_slice) {
-        for source in reference["sources"].as_array().map_or(&[][..], Vec::as_slice) {
+    let (mut read, mut kept) = (0, 0);
+    for (index, reference) in items(&planned["references"]).iter().enumerate() {
+        for source in items(&reference["sources"]) {
             if source["engine"] == "postgres" {
                 if let Some(hot) = hot.next() {
-                    read_from_postgres += hot.rows_scanned;
+                    read += hot.rows_returned;
+                    kept += rows_of_table(summary.profile.as_ref(), &hot_table(index)).unwrap_or(hot.rows_returned);
                     sources.push(json!({"tier": "hot", "rows_scanned": hot.rows_scanned,
                         "rows_returned": hot.rows_returned, "ms": round(hot.ms)}));
                 }
             } else {
                 sources.push(json!({"tier": source["tier"], "rows_scanned": source["row_estimate"],
-                    "rows_returned": null, "ms": null}));
+    let mut measured = measured(summary.profile.as_ref(), scans).into_iter();
+                    "rows_returned": scan.map(|scan| scan.0), "ms": scan.map(|scan| round(scan.1))}));
             }
         }
     }
@@ -74,15 +79,59 @@ pub(super) fn executed(planned: &Json, hot: &[HotExecution], summary: &RunSummar
         "truncated": summary.truncated,
         "engine": if summary.by_duckdb { "duckdb" } else { "postgres" },
         "sources": sources,
-        "pushdown_efficiency": efficiency(read_from_postgres, summary.rows),
+                let scan = measured.next().flatten();
+        "pushdown_efficiency": efficiency(read, kept),
     });
     Arc::new(json)
 }
 
-/// Rows read from PostgreSQL for each row of the result; at best 1.
+fn items(value: &Json) -> &[Json] {
+    value.as_array().map_or(&[][..], Vec::as_slice)
+}
+
+/// Rows that DuckDB's scans of each lake source delivered, and their time; `None` where no scan ran or DuckDB didn't
+/// measure. Sources with the same files are one to DuckDB: the first of them gets the figures.
+fn measured(profile: Option<&ProfileNode>, scans: &[BTreeSet<String>]) -> Vec<Option<(u64, f64)>> {
+    let mut figures = vec![None; scans.len()];
+    let mut add = |node: &ProfileNode| {
+        let Some((_, files)) = node.info.split_once("'Filename(s)'=") else { return };
+        let files = files.trim_start_matches('\'');
+        let of = scans.iter().position(|scan| scan.iter().any(|file| files.starts_with(file.as_str())));
+        if let Some(of) = of {
+            let (rows, ms) = figures[of].unwrap_or((0, 0.0));
+            figures[of] = Some((rows + node.rows, ms + node.ms));
+        }
+    };
+    if let Some(profile) = profile {
+        walk(profile, &mut add);
+    }
+    figures
+}
+
+/// Rows of a temporary table that passed the filters at its scan; `None` when DuckDB measured no such scan.
+fn rows_of_table(profile: Option<&ProfileNode>, table: &str) -> Option<u64> {
+    let mut rows = None;
+    walk(profile?, &mut |node| {
+        let names_table =
+            node.info.split(|letter: char| letter != '_' && !letter.is_alphanumeric()).any(|word| word == table);
+        if node.name.contains("SCAN") && names_table {
+            rows = Some(rows.unwrap_or(0) + node.rows);
+        }
+    });
+    rows
+}
+
+fn walk(node: &ProfileNode, visit: &mut impl FnMut(&ProfileNode)) {
+    visit(node);
+    for child in &node.children {
+        walk(child, visit);
+    }
+}
+
+/// Rows read from PostgreSQL for each of them that passed the filters left to DuckDB; at best 1.
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-fn efficiency(read_from_postgres: u64, rows: u64) -> f64 {
-    if read_from_postgres <= rows { 1.0 } else { round(read_from_postgres as f64 / rows.max(1) as f64) }
+fn efficiency(read: u64, kept: u64) -> f64 {
+    if read <= kept { 1.0 } else { round(read as f64 / kept.max(1) as f64) }
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use translator::DATA_ERROR;
 
 use super::error::{ErrorKind, QueryError, Recovery};
-use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle};
+use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle, ProfileNode};
 
 /// Chunks of DuckDB (2,048 rows) are put together until they hold about this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -29,7 +29,7 @@ pub(super) enum RunEvent {
 }
 
 /// Figures of a finished run.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct RunSummary {
     /// Until the first batch.
     pub(super) execution: Duration,
@@ -40,6 +40,8 @@ pub(super) struct RunSummary {
     pub(super) truncated: bool,
     /// Whether DuckDB ran it, not PostgreSQL alone.
     pub(super) by_duckdb: bool,
+    /// What DuckDB measured, operator by operator.
+    pub(super) profile: Option<ProfileNode>,
 }
 
 /// A running statement. Dropping it interrupts DuckDB and ends the thread.
@@ -155,6 +157,7 @@ impl Worker {
         let first = first.unwrap_or_else(Instant::now);
         summary.execution = first - started;
         summary.streaming = first.elapsed();
+        summary.profile = self.connection.profile();
         // The client may have gone; then nobody asks.
         let _gone = self.sender.blocking_send(Ok(RunEvent::End(summary)));
         Ok(())

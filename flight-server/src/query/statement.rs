@@ -20,6 +20,8 @@ pub(super) struct BoundStatement {
     pub(super) explain: Explain,
     /// Schema of the result; every field is nullable.
     pub(super) schema: SchemaRef,
+    /// What EXPLAIN explains has a schema of its own; otherwise the same.
+    pub(super) answer: SchemaRef,
     /// Name and inferred type of each parameter that has no value yet.
     pub(super) parameters: SchemaRef,
     pub(super) shape: Arc<ShapeDatabase>,
@@ -54,15 +56,17 @@ pub(super) fn bind(
             bind_tree(shape, &text, statement, false)?
         }
     };
-    let schema = match (explain, &bound.schema) {
-        (Explain::Plan | Explain::Analyze, _) => explain_schema(),
-        (Explain::No, Some(schema)) => nullable(schema),
+    let answer = match (explain, &bound.schema) {
+        (_, Some(schema)) => nullable(schema),
         (Explain::No, None) => nullable(&*assumed_schema(shape, &text, &statement, &bound)?),
+        (Explain::Plan | Explain::Analyze, None) => explain_schema(),
     };
+    let schema = if explain == Explain::No { Arc::clone(&answer) } else { explain_schema() };
     Ok(BoundStatement {
         query,
         explain,
         schema,
+        answer,
         parameters: parameter_schema(&bound.parameters),
         shape: Arc::clone(shape),
         shape_sql,

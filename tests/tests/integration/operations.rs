@@ -123,3 +123,41 @@ async fn the_system_tables_tell_what_the_server_did_and_holds() -> Result<()> {
     assert_eq!(health.row_count(), 3);
     Ok(())
 }
+
+#[tokio::test]
+async fn explain_reads_well_and_analyze_measures() -> Result<()> {
+    let scenario = scenario().await?;
+    let plan = scenario.client.query("EXPLAIN SELECT n FROM things WHERE n > 1").await?.text();
+    for part in ["federated_plan|federated (", "things", "merge", "warm from parquet: 1 of 1 files", "pushed: "] {
+        assert!(plan.contains(part), "no {part} in\n{plan}");
+    }
+    assert!(!plan.contains("executed:"), "{plan}");
+    let plan = scenario.client.query("EXPLAIN ANALYZE SELECT n FROM things WHERE n > 1").await?.text();
+    for part in ["executed: 30 rows", "hot: 15 rows scanned, 15 returned", "analyzed_plan|", "READ_PARQUET"] {
+        assert!(plan.contains(part), "no {part} in\n{plan}");
+    }
+    let hot = scenario.client.with_option("tiers", "hot");
+    let plan = hot.query("EXPLAIN ANALYZE SELECT n FROM things WHERE n > 1").await?.text();
+    assert!(plan.contains("executed: 15 rows") && !plan.contains("analyzed_plan"), "{plan}");
+    Ok(())
+}
+
+/// Rows of each source are what DuckDB and PostgreSQL counted.
+#[tokio::test]
+async fn figures_of_the_sources_are_measured() -> Result<()> {
+    let scenario = scenario().await?;
+    // Base rows are n = 1, delta rows n = 2: the filter reaches both scans.
+    let answer = scenario.client.with_option("tiers", "warm,cold").query("SELECT n FROM things WHERE n = 2").await?;
+    assert_eq!(answer.row_count(), 20);
+    let sources = &answer.final_plan["execution"]["sources"];
+    assert_eq!(sources[0]["tier"], "warm", "{sources:#}");
+    assert_eq!(sources[0]["rows_scanned"], 20, "{sources:#}");
+    assert!(sources[0]["rows_returned"].as_u64() >= Some(20), "{sources:#}");
+    assert!(sources[0]["ms"].is_number(), "{sources:#}");
+    // DuckDB alone can evaluate the condition: all 15 hot rows come, one stays.
+    let sql = "SELECT n FROM things WHERE row_id = (SELECT max(row_id) FROM things)";
+    let answer = scenario.client.query(sql).await?;
+    assert_eq!(answer.row_count(), 1);
+    assert_eq!(answer.final_plan["execution"]["sources"][0]["rows_returned"], 15);
+    Ok(())
+}

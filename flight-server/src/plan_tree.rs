@@ -1,9 +1,9 @@
 //! A plan as a tree for people. The plan is JSON from a server that may be newer: what is missing is left out.
 
-use indicatif::HumanCount;
+use indicatif::{HumanBytes, HumanCount};
 use serde_json::Value;
 
-use super::human_bytes;
+use crate::engine::duckdb::ProfileNode;
 
 /// A line of the tree and what hangs under it.
 struct Node {
@@ -12,7 +12,7 @@ struct Node {
 }
 
 /// The plan as text, with a line break at the end.
-pub(super) fn render(plan: &Value) -> String {
+pub(crate) fn render(plan: &Value) -> String {
     let mut text = heading(plan) + "\n";
     let mut nodes: Vec<Node> = items(&plan["references"]).map(reference).collect();
     nodes.extend(execution(&plan["execution"]));
@@ -26,7 +26,7 @@ pub(super) fn render(plan: &Value) -> String {
 }
 
 /// What a reader of the result should know: the plan's warnings, what is missing, and a cut result.
-pub(super) fn warnings(plan: &Value) -> Vec<String> {
+pub(crate) fn warnings(plan: &Value) -> Vec<String> {
     let mut warnings: Vec<String> = texts(&plan["warnings"]);
     let degraded = &plan["degraded"];
     if degraded["is_degraded"].as_bool() == Some(true) {
@@ -105,6 +105,37 @@ fn source(source: &Value) -> Node {
     }
     children.extend(source["sql"].as_str().map(|sql| Node { label: "sql".to_owned(), children: vec![leaf(sql)] }));
     Node { label, children }
+}
+
+/// What DuckDB measured, operator by operator, with a line break at the end.
+pub(crate) fn profile(root: &ProfileNode) -> String {
+    let mut text = "DuckDB's operators: rows that left each, and the time of all threads in it\n".to_owned();
+    // The root stands for the statement.
+    let nodes: Vec<Node> =
+        if root.name.is_empty() { root.children.iter().map(operator).collect() } else { vec![operator(root)] };
+    draw(&nodes, "", &mut text);
+    text
+}
+
+fn operator(node: &ProfileNode) -> Node {
+    let mut label = format!("{}: {} rows, {:.1} ms", node.name, HumanCount(node.rows), node.ms);
+    if !node.info.is_empty() {
+        label += &format!("\n{}", shortened(&node.info));
+    }
+    Node { label, children: node.children.iter().map(operator).collect() }
+}
+
+/// Long lists of files would drown the rest.
+fn shortened(info: &str) -> String {
+    const LIMIT: usize = 300;
+    match info.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}…", &info[..end]),
+        None => info.to_owned(),
+    }
+}
+
+fn human_bytes(bytes: u64) -> String {
+    HumanBytes(bytes).to_string()
 }
 
 fn execution(execution: &Value) -> Option<Node> {
