@@ -32,6 +32,7 @@ pub(super) struct HotStream {
     first: Option<Instant>,
     summary: RunSummary,
     execution: HotExecution,
+    inconsistent_rows: u64,
 }
 
 #[derive(Debug)]
@@ -67,12 +68,23 @@ impl HotStream {
             first: None,
             summary: RunSummary::default(),
             execution: HotExecution { rows_scanned: 0, rows_returned: 0, ms: 0.0 },
+            inconsistent_rows: 0,
         })
     }
 
     /// What PostgreSQL delivered so far.
     pub(super) fn execution(&self) -> HotExecution {
         self.execution
+    }
+
+    /// Live dirty rows without an `entity_main` row, which were left out.
+    pub(super) fn inconsistent_rows(&self) -> u64 {
+        self.inconsistent_rows
+    }
+
+    /// The entity that answers.
+    pub(super) fn entity(&self) -> &Entity {
+        &self.entity
     }
 
     /// The next event; `None` after the end.
@@ -98,6 +110,7 @@ impl HotStream {
                         let summary = rows.summary();
                         self.execution.rows_scanned = summary.rows_scanned;
                         self.execution.rows_returned = summary.rows_returned;
+                        self.inconsistent_rows = summary.inconsistent_rows;
                         Some(self.finish(rows.into_snapshot()).await)
                     }
                 }

@@ -265,7 +265,7 @@ impl Pipeline {
     }
 }
 
-fn table_names(tables: &crate::config::TableNames) -> TableNames {
+pub(super) fn table_names(tables: &crate::config::TableNames) -> TableNames {
     let name = |name: &TableName| match &name.schema {
         Some(schema) => format!("{schema}.{}", name.table),
         None => name.table.clone(),
@@ -768,6 +768,10 @@ impl Streaming {
                 Ok(RunEvent::End(summary)) => {
                     if let Some(Execution::Postgres(stream)) = self.run.take() {
                         self.ready.hot.push(stream.execution());
+                        if stream.inconsistent_rows() > 0 {
+                            let warning = self.inner.sources.inconsistency(stream.entity(), stream.inconsistent_rows());
+                            plan_json::warn(&mut self.ready.plan, &warning);
+                        }
                     }
                     let plan = plan_json::executed(&self.ready.plan, &self.ready.hot, &self.ready.scans, &summary);
                     tracing::info!(

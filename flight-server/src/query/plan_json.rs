@@ -49,9 +49,23 @@ pub(super) fn planned(parts: &PlanParts<'_>) -> Json {
     json
 }
 
-/// The plan JSON with `execution` filled in.
-pub(super) fn executed(planned: &Json, hot: &[HotExecution], summary: &RunSummary) -> Arc<Json> {
+/// Adds a warning that showed while the query ran.
+pub(super) fn warn(plan: &mut Json, warning: &str) {
+    if let Some(warnings) = plan["warnings"].as_array_mut() {
+        warnings.push(json!(warning));
+    }
+}
+
+/// The plan JSON with `execution` filled in. `scans` has the files of each lake source, as DuckDB names them, in the
+/// plan's order.
+pub(super) fn executed(
+    planned: &Json,
+    hot: &[HotExecution],
+    scans: &[BTreeSet<String>],
+    summary: &RunSummary,
+) -> Arc<Json> {
     let mut json = planned.clone();
+    let mut measured = measured(summary.profile.as_ref(), scans).into_iter();
     let mut hot = hot.iter();
     let mut sources = Vec::new();
     let (mut read, mut kept) = (0, 0);
@@ -65,8 +79,8 @@ pub(super) fn executed(planned: &Json, hot: &[HotExecution], summary: &RunSummar
                         "rows_returned": hot.rows_returned, "ms": round(hot.ms)}));
                 }
             } else {
+                let scan = measured.next().flatten();
                 sources.push(json!({"tier": source["tier"], "rows_scanned": source["row_estimate"],
-    let mut measured = measured(summary.profile.as_ref(), scans).into_iter();
                     "rows_returned": scan.map(|scan| scan.0), "ms": scan.map(|scan| round(scan.1))}));
             }
         }
@@ -79,7 +93,6 @@ pub(super) fn executed(planned: &Json, hot: &[HotExecution], summary: &RunSummar
         "truncated": summary.truncated,
         "engine": if summary.by_duckdb { "duckdb" } else { "postgres" },
         "sources": sources,
-                let scan = measured.next().flatten();
         "pushdown_efficiency": efficiency(read, kept),
     });
     Arc::new(json)
