@@ -7,13 +7,17 @@
 
 mod clients;
 mod command_line;
+mod connections;
 mod failures;
 mod harness;
 mod hot_scan;
 mod nycflights;
-mod plan;
+mod one_schema;
 mod operations;
+mod plan;
+mod prepared;
 mod protocol;
+mod protocol_fuzz;
 mod random;
 mod refusals;
 mod semantics;
