@@ -412,30 +412,57 @@ fn literal(rng: &mut impl Rng, attribute: &Attribute) -> String {
 #[derive(Debug, Clone)]
 pub struct RandomQuery {
     pub sql: String,
+    /// The same query with every predicate in a form that nothing but DuckDB evaluates.
+    pub unpushed: String,
     /// Whether the order of the rows is part of the answer.
     pub ordered: bool,
+}
+
+impl RandomQuery {
+    /// Reads SQL with marks around its predicates.
+    fn of(marked: &str, ordered: bool) -> Self {
+        Self {
+            sql: marked.replace([MARK, MARK_END], ""),
+            // Not CASE WHEN: DuckDB 1.5.5 gives wrong answers for CASE over an OR with NULLs.
+            unpushed: marked.replace(MARK, "coalesce((").replace(MARK_END, "), false)"),
+            ordered,
+        }
+    }
+}
+
+const MARK: char = '\u{1}';
+const MARK_END: char = '\u{2}';
+
+fn marked(predicate: &str) -> String {
+    format!("{MARK}{predicate}{MARK_END}")
 }
 
 /// A random query over two entities.
 pub fn query(rng: &mut impl Rng, left: &Entity, right: &Entity) -> RandomQuery {
     let (l, r) = (&left.name, &right.name);
-    let p = predicate(rng, left, "a", 2);
-    let q = predicate(rng, right, "b", 1);
+    let p = marked(&predicate(rng, left, "a", 2));
+    let q = marked(&predicate(rng, right, "b", 1));
+    // The same entity as p, by other names.
+    let px = marked(&predicate(rng, left, "x", 1));
+    let pc = marked(&predicate(rng, left, "c", 1));
+    let join = *["INNER", "LEFT", "RIGHT", "FULL"].choose(rng).unwrap();
+    let other_join = *["INNER", "LEFT", "RIGHT", "FULL"].choose(rng).unwrap();
+    let n = rng.random_range(-2..5);
     let column = left.attributes.choose(rng).unwrap().column();
     let scalar = scalar_column(rng, left);
-    let any = |sql: String| RandomQuery { sql, ordered: false };
-    match rng.random_range(0..14) {
+    let any = |sql: String| RandomQuery::of(&sql, false);
+    match rng.random_range(0..34) {
         0 | 1 => any(format!("SELECT * FROM {l} a WHERE {p}")),
         2 => any(format!("SELECT a.row_id, a.{column}, a.created_at, a.updated_at FROM {l} a WHERE {p}")),
-        3 => RandomQuery {
-            sql: format!(
+        3 => {
+            let sql = format!(
                 "SELECT a.row_id, a.{scalar} FROM {l} a WHERE {p} ORDER BY a.{scalar} {}, a.row_id LIMIT {} OFFSET {}",
                 ["ASC NULLS FIRST", "DESC NULLS LAST", "DESC", "ASC"].choose(rng).unwrap(),
                 rng.random_range(0..8),
                 rng.random_range(0..5)
-            ),
-            ordered: true,
-        },
+            );
+            RandomQuery::of(&sql, true)
+        }
         4 => any(format!(
             "SELECT a.k, count(*) AS n, count(a.{column}) AS c, min(a.{scalar}) AS lo, max(a.{scalar}) AS hi \
              FROM {l} a WHERE {p} GROUP BY a.k HAVING count(*) > {}",
@@ -469,9 +496,76 @@ pub fn query(rng: &mut impl Rng, left: &Entity, right: &Entity) -> RandomQuery {
             "SELECT x.row_id, (SELECT count(*) FROM {r} b WHERE b.k = x.k AND {q}) AS n \
              FROM (SELECT * FROM {l} a WHERE {p}) x"
         )),
-        _ => any(format!(
+        13 => any(format!(
             "SELECT a.row_id AS x, b.row_id AS y FROM {l} a {} JOIN {l} b ON a.k = b.k AND a.row_id < b.row_id WHERE {p}",
             ["INNER", "LEFT"].choose(rng).unwrap()
+        )),
+        // Filters over subqueries and WITH, which may and may not be pushed into them.
+        14 => any(format!("SELECT x.row_id, x.k FROM (SELECT * FROM {l}) x WHERE {px}")),
+        15 => {
+            any(format!("SELECT x.row_id FROM (SELECT * FROM {l} a WHERE {p} ORDER BY a.row_id LIMIT 7) x WHERE {px}"))
+        }
+        16 => any(format!(
+            "SELECT x.row_id, x.n FROM (SELECT a.*, row_number() OVER (ORDER BY a.row_id) AS n FROM {l} a) x WHERE {px}"
+        )),
+        17 => any(format!(
+            "WITH c AS (SELECT * FROM {l}) SELECT x.row_id, y.row_id AS r FROM c x JOIN c y ON x.k = y.k AND y.k > {n} WHERE {px}"
+        )),
+        18 => any(format!(
+            "SELECT x.row_id, b.row_id AS y FROM {r} b {join} JOIN (SELECT * FROM {l}) x ON x.k = b.k AND {px} WHERE {q}"
+        )),
+        19 => any(format!(
+            "SELECT x.row_id, b.row_id AS y FROM (SELECT * FROM {l}) x {join} JOIN {r} b ON x.k = b.k WHERE {px} AND {q}"
+        )),
+        20 => any(format!(
+            "WITH x AS (SELECT * FROM {l} a WHERE {p}), z AS (SELECT * FROM x) SELECT z.row_id FROM z WHERE z.k = {n}"
+        )),
+        21 => any(format!(
+            "SELECT a.row_id FROM {l} a {} JOIN {r} b ON a.k = b.k AND {q} AND {p}",
+            ["SEMI", "ANTI"].choose(rng).unwrap()
+        )),
+        // Joins of joins.
+        22 => any(format!(
+            "SELECT a.row_id AS x, b.row_id AS y, c.row_id AS z FROM {l} a {join} JOIN ({r} b {other_join} JOIN {l} c \
+             ON b.k = c.k AND {pc}) ON a.k = b.k WHERE {q}"
+        )),
+        23 => any(format!(
+            "SELECT a.row_id AS x, b.row_id AS y, c.row_id AS z FROM {l} a {join} JOIN {r} b ON a.k = b.k AND {q} \
+             {other_join} JOIN {l} c ON c.k = b.k AND {pc} WHERE {p}"
+        )),
+        24 => any(format!(
+            "SELECT a.row_id AS x, b.row_id AS y, c.row_id AS z FROM {l} a CROSS JOIN (SELECT * FROM {r} ORDER BY row_id \
+             LIMIT 2) b LEFT JOIN {l} c ON c.k = a.k AND {pc} WHERE {p}"
+        )),
+        25 => any(format!(
+            "SELECT a.row_id AS x, c.row_id AS y FROM {l} a {join} JOIN {l} c ON a.k = c.k WHERE {p} AND {pc}"
+        )),
+        26 => any(format!("SELECT * FROM {l} a JOIN {r} b USING (k) WHERE {q} AND {p}")),
+        27 => any(format!(
+            "SELECT a.row_id AS x, b.row_id AS y FROM {l} a ASOF {} JOIN {r} b ON a.k = b.k AND a.row_id >= b.row_id \
+             WHERE {p} AND {q}",
+            ["", "LEFT"].choose(rng).unwrap()
+        )),
+        28 => any(format!(
+            "SELECT a.row_id, x.n FROM {l} a, LATERAL (SELECT count(*) AS n FROM {r} b WHERE b.k = a.k AND {q}) x WHERE {p}"
+        )),
+        // Groups, windows, sets.
+        29 => any(format!(
+            "SELECT a.k, a.tag, count(*) AS n FROM {l} a WHERE {p} GROUP BY a.k, a.tag HAVING {} AND count(*) > 0",
+            marked(&format!("a.k > {n}"))
+        )),
+        30 => any(format!(
+            "SELECT DISTINCT x.k, x.tag FROM (SELECT DISTINCT a.k, a.tag FROM {l} a WHERE {p}) x WHERE x.k > {n}"
+        )),
+        31 => any(format!(
+            "SELECT a.row_id FROM {l} a WHERE {p} QUALIFY row_number() OVER (PARTITION BY a.k ORDER BY a.row_id) = 1"
+        )),
+        32 => any(format!(
+            "SELECT u.k, u.tag FROM (SELECT k, tag FROM {l} UNION ALL SELECT k, tag FROM {r}) u WHERE {}",
+            marked(&format!("u.k > {n} AND u.tag IS NOT NULL"))
+        )),
+        _ => any(format!(
+            "SELECT x.k, x.n FROM (SELECT a.k, count(*) AS n FROM {l} a WHERE {p} GROUP BY ROLLUP (a.k)) x WHERE x.k > {n}"
         )),
     }
 }

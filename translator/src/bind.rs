@@ -218,34 +218,39 @@ impl Binder<'_> {
         scopes: &Scopes<'_>,
         demand: Demand,
     ) -> Result<Output, TranslateError> {
-        let ctes = self.with_clause(node, outer_ctes, scopes)?;
+        // A scope is copied only where names are added: a query may have thousands of WITH entries.
+        let own_ctes =
+            if ctes(node).next().is_some() { Some(self.with_clause(node, outer_ctes, scopes)?) } else { None };
+        let ctes = own_ctes.as_ref().unwrap_or(outer_ctes);
         match text(&node["type"]) {
-            "SELECT_NODE" => self.select(node, &ctes, scopes, demand),
+            "SELECT_NODE" => self.select(node, ctes, scopes, demand),
             "SET_OPERATION_NODE" => {
                 let mut output = None;
                 for side in ["left", "right"] {
                     if node[side].is_object() {
-                        let side_output = self.query(&mut node[side], &ctes, scopes, Demand::All)?;
+                        let side_output = self.query(&mut node[side], ctes, scopes, Demand::All)?;
                         output = output.or(side_output);
                     }
                 }
                 // A mutable index would add the field where it is absent.
                 for child in node.get_mut("children").map_or(&mut [][..], array_mut) {
-                    let child_output = self.query(child, &ctes, scopes, Demand::All)?;
+                    let child_output = self.query(child, ctes, scopes, Demand::All)?;
                     output = output.or(child_output);
                 }
                 if text(&node["setop_type"]) == "UNION_BY_NAME" {
                     output = None;
                 }
-                self.walk(&mut node["modifiers"], &ctes, scopes)?;
+                self.walk(&mut node["modifiers"], ctes, scopes)?;
                 Ok(output.map(output::computed))
             }
             _ => {
                 // A recursive WITH: its own name is a source of unknown columns inside.
                 let own = text(&node["cte_name"]).to_owned();
-                let ctes = ctes.with(&own, None);
-                let output = self.query(&mut node["left"], &ctes, scopes, Demand::All)?;
-                self.query(&mut node["right"], &ctes, scopes, Demand::All)?;
+                let mut ctes = ctes.clone();
+                ctes.add(&own, None);
+                let ctes = &ctes;
+                let output = self.query(&mut node["left"], ctes, scopes, Demand::All)?;
+                self.query(&mut node["right"], ctes, scopes, Demand::All)?;
                 Ok(output.map(output::computed))
             }
         }
@@ -265,7 +270,7 @@ impl Binder<'_> {
             let demand = if is_vacant(&cte["aliases"]) { Demand::Named } else { Demand::All };
             let output = self.query(&mut cte["query"]["node"], &scope, scopes, demand)?;
             let output = output::renamed(output, &cte["aliases"]);
-            scope = scope.with(name, output);
+            scope.add(name, output);
         }
         Ok(scope)
     }

@@ -26,12 +26,19 @@ impl ParsedStatement {
         let mut deserializer = serde_json::Deserializer::from_str(serialized);
         // DuckDB's parser has bounded the depth already; serde's own bound of 128 would refuse long `a + b + …` chains.
         deserializer.disable_recursion_limit();
-        let mut answer: Json = serde::Deserialize::deserialize(&mut deserializer)
-            .map_err(|error| TranslateError::internal(format!("cannot read the parse tree: {error}")))?;
+        let mut answer: Json = serde::Deserialize::deserialize(&mut deserializer).map_err(|error| {
+            // JSON has no word for infinity, and DuckDB writes one all the same.
+            if serialized.contains(":Infinity") || serialized.contains(":-Infinity") {
+                TranslateError::refused("a number of the query is beyond the range of DOUBLE", None)
+            } else {
+                TranslateError::internal(format!("cannot read the parse tree: {error}"))
+            }
+        })?;
         if answer["error"].as_bool() == Some(true) {
             return Err(parse_error(&answer));
         }
-        let statements = answer["statements"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let statements =
+            answer.get_mut("statements").and_then(Json::as_array_mut).map(std::mem::take).unwrap_or_default();
         let [mut statement]: [Json; 1] = statements.try_into().map_err(|statements: Vec<Json>| {
             let message = if statements.is_empty() {
                 "the query is empty; send one SELECT".to_owned()
@@ -45,7 +52,8 @@ impl ParsedStatement {
             .map(|entry| (entry["value"].as_u64().unwrap_or_default(), text(&entry["key"]).to_owned()))
             .collect();
         parameters.sort();
-        Ok(Self { node: statement["node"].take(), parameters: parameters.into_iter().map(|(_, name)| name).collect() })
+        let node = statement.get_mut("node").map(Json::take).unwrap_or_default();
+        Ok(Self { node, parameters: parameters.into_iter().map(|(_, name)| name).collect() })
     }
 }
 
@@ -70,7 +78,7 @@ fn parse_error(answer: &Json) -> TranslateError {
 impl ParsedStatement {
     /// The expression of `SELECT <expression>`.
     pub fn into_expression(mut self) -> Option<Json> {
-        self.node["select_list"].get_mut(0).map(Json::take)
+        self.node.get_mut("select_list")?.get_mut(0).map(Json::take)
     }
 
     /// Puts constant expressions in the place of parameters. A parameter that `value` doesn't know stays.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
 mod duck;
+mod fuzz;
 mod golden;
 mod predicates;
 mod printing;

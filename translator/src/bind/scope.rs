@@ -65,10 +65,8 @@ pub(super) struct Scopes<'a> {
 }
 
 impl CteScope {
-    pub(super) fn with(&self, name: &str, columns: Output) -> Self {
-        let mut names = self.0.clone();
-        names.push((name.to_owned(), columns));
-        Self(names)
+    pub(super) fn add(&mut self, name: &str, columns: Output) {
+        self.0.push((name.to_owned(), columns));
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Output> {

@@ -1,0 +1,1 @@
+SELECT * FROM flights AT (TIMESTAMP => '2020-01-01')

@@ -1,0 +1,1 @@
+SELECT carrier COLLATE NOCASE FROM flights ORDER BY carrier COLLATE DE

@@ -1,0 +1,2 @@
+SELECT /* ; DROP TABLE flights */ 1 -- ; SELECT 2
+

@@ -1,0 +1,1 @@
+COPY (FROM flights) TO '/tmp/x.parquet'

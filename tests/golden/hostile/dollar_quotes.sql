@@ -1,0 +1,1 @@
+SELECT $$it's$$, $tag$ $$ $tag$, E'\x27', U&'\0061'

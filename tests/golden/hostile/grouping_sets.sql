@@ -1,0 +1,1 @@
+SELECT carrier, origin, grouping(carrier) FROM flights GROUP BY CUBE (carrier, origin) HAVING grouping(carrier) = 0

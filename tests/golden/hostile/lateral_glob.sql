@@ -1,0 +1,1 @@
+SELECT f.carrier FROM flights f, LATERAL (SELECT * FROM glob(f.carrier)) g

@@ -1,0 +1,1 @@
+SELECT * FROM flights PIVOT (count(*) FOR origin IN ('JFK', 'LGA') GROUP BY carrier)

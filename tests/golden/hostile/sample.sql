@@ -1,0 +1,1 @@
+SELECT * FROM flights TABLESAMPLE reservoir(10) REPEATABLE (5)

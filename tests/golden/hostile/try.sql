@@ -1,0 +1,1 @@
+SELECT TRY(CAST(carrier AS INTEGER)) FROM flights

@@ -1,0 +1,1 @@
+SELECT * FROM (UNPIVOT (SELECT carrier, origin FROM flights) ON COLUMNS(*) INTO NAME n VALUE v)
