@@ -18,6 +18,7 @@ pub mod s3;
 pub mod scenario;
 pub mod server;
 pub mod supervise;
+pub mod tpch;
 
 use std::path::PathBuf;
 

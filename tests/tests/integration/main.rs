@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
+mod cases;
 mod clients;
 mod command_line;
 mod connections;
@@ -24,6 +25,7 @@ mod semantics;
 mod sources;
 mod strategies;
 mod streaming;
+mod tpch;
 mod writer;
 mod writers;
 
