@@ -1,3 +1,4 @@
 //! The commands of the `thermocline` binary.
 
+pub mod check;
 pub mod query;

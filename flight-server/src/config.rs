@@ -3,9 +3,11 @@
 //! [`Config::load`] reports every fault together: place, key and what is expected. Secrets are [`Secret`]s from the
 //! moment they are read; no fault prints a value that could be one.
 
+mod reference;
 mod secret;
 mod tree;
 
+pub use reference::{REFERENCE, effective, markdown};
 pub use secret::Secret;
 pub use tree::ConfigFault;
 

@@ -22,6 +22,7 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "thermocline.toml")]
         config: PathBuf,
     },
+    Check(cli::check::CheckArgs),
     /// Send a query to a server and print the result or the plan.
     Query(cli::query::QueryArgs),
     Flush(writer::FlushArgs),
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match command {
             Command::Serve { config } => serve::run(&config).await,
+            Command::Check(arguments) => cli::check::run(&arguments).await,
             Command::Query(arguments) => cli::query::run(arguments).await,
             Command::Flush(arguments) => arguments.run().await,
             Command::Compact(arguments) => arguments.run().await,

@@ -7,6 +7,7 @@ mod connect;
 mod copy;
 mod decode;
 mod error;
+mod inspect;
 mod manifest;
 mod rows;
 mod scanned;
@@ -16,12 +17,13 @@ mod writes;
 pub use connect::is_valid_url;
 pub use decode::{HotSummary, hot_schema};
 pub use error::{PostgresError, PostgresErrorKind};
+pub use inspect::{IndexFacts, TableFacts};
 pub use manifest::{columns_from_json, columns_to_json};
 pub use rows::{DirtyIds, HotRows, dirty_ids_schema};
+pub(crate) use scanned::{ScannedRows, scan_failure};
 pub use writes::{
     DirtySize, ExportedVersion, LockPurpose, ManifestEntry, ManifestFile, SwapError, WriteSession, manifest_ddl,
 };
-pub(crate) use scanned::{ScannedRows, scan_failure};
 
 use std::time::Duration;
 

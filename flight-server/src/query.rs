@@ -4,10 +4,11 @@ mod admission;
 mod breaker;
 mod delta_ids;
 mod error;
+mod file_check;
 mod hot_scan;
 mod hot_stream;
-mod parameters;
 mod inventory;
+mod parameters;
 mod pipeline;
 mod plan_json;
 mod recovery;
@@ -18,6 +19,7 @@ pub(crate) mod system_tables;
 mod unique_files;
 
 pub use error::{ErrorKind, QueryError};
+pub(crate) use file_check::file_faults;
 pub use pipeline::{Pipeline, StartError};
 
 use std::pin::Pin;

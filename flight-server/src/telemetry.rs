@@ -97,3 +97,32 @@ pub(crate) fn kind_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Internal => "internal",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::METRIC_NAMES;
+
+    /// A dashboard that asks for a metric nobody exports shows nothing and says nothing.
+    #[test]
+    fn the_dashboard_asks_for_metrics_that_are_there() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/grafana/dashboards/thermocline.json");
+        let dashboard: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).expect("the dashboard is JSON");
+        let mut asked = std::collections::BTreeSet::new();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().unwrap() {
+                let words =
+                    target["expr"].as_str().unwrap().split(|letter: char| letter != '_' && !letter.is_alphanumeric());
+                asked.extend(
+                    words
+                        .filter(|word| word.starts_with("fed_"))
+                        .map(|word| word.trim_end_matches("_bucket").to_owned()),
+                );
+            }
+        }
+        let exported: std::collections::BTreeSet<String> = METRIC_NAMES.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(asked, exported, "each metric has its place on the dashboard");
+    }
+}
