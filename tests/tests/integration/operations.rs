@@ -1,8 +1,13 @@
 //! What operators see: the admin port, the health service, metrics, `system` tables, EXPLAIN.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value as Json;
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::{HotVersion, Stored};
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
@@ -159,5 +164,206 @@ async fn figures_of_the_sources_are_measured() -> Result<()> {
     let answer = scenario.client.query(sql).await?;
     assert_eq!(answer.row_count(), 1);
     assert_eq!(answer.final_plan["execution"]["sources"][0]["rows_returned"], 15);
+    Ok(())
+}
+
+/// What of JSON Schema `docs/plan.schema.json` uses; a keyword that isn't known here is a fault.
+fn schema_faults(root: &Json, schema: &Json, value: &Json, at: &str, faults: &mut Vec<String>) {
+    for (keyword, wanted) in schema.as_object().expect("a schema is an object") {
+        match keyword.as_str() {
+            "$schema" | "title" | "$defs" => {}
+            "$ref" => {
+                let pointer = wanted.as_str().expect("text").trim_start_matches('#');
+                schema_faults(root, root.pointer(pointer).expect("a definition"), value, at, faults);
+            }
+            "const" => {
+                if value != wanted {
+                    faults.push(format!("{at} is {value}, not {wanted}"));
+                }
+            }
+            "enum" => {
+                if !wanted.as_array().expect("a list").contains(value) {
+                    faults.push(format!("{at} is {value}, none of {wanted}"));
+                }
+            }
+            "type" => {
+                let found = match value {
+                    Json::Null => "null",
+                    Json::Bool(_) => "boolean",
+                    Json::Number(number) if number.is_f64() => "number",
+                    Json::Number(_) => "integer",
+                    Json::String(_) => "string",
+                    Json::Array(_) => "array",
+                    Json::Object(_) => "object",
+                };
+                let names = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
+                if !names.iter().any(|name| name == found || (name == "number" && found == "integer")) {
+                    faults.push(format!("{at} is {found}, not {wanted}"));
+                }
+            }
+            "required" => {
+                for key in wanted.as_array().expect("a list").iter().filter_map(Json::as_str) {
+                    if value.get(key).is_none() {
+                        faults.push(format!("{at} has no {key}"));
+                    }
+                }
+            }
+            "properties" | "additionalProperties" => {
+                for (key, inner) in value.as_object().into_iter().flatten() {
+                    match schema["properties"].get(key) {
+                        Some(schema) if keyword == "properties" => {
+                            schema_faults(root, schema, inner, &format!("{at}.{key}"), faults);
+                        }
+                        None if *wanted == false => faults.push(format!("{at}.{key} isn't in the schema")),
+                        Some(_) | None => {}
+                    }
+                }
+            }
+            "items" => {
+                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    schema_faults(root, wanted, item, &format!("{at}[{index}]"), faults);
+                }
+            }
+            unknown => faults.push(format!("the schema's keyword {unknown} isn't checked")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn plans_follow_their_schema() -> Result<()> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/plan.schema.json"))?;
+    let schema: Json = serde_json::from_str(&text)?;
+    let scenario = scenario().await?;
+    for tiers in ["hot", "warm,cold", "hot,warm,cold"] {
+        for sql in [
+            "SELECT n FROM things WHERE n > 1 AND note LIKE 'note%'",
+            "SELECT a.n, count(*) FROM things a JOIN things b USING (row_id) GROUP BY ALL",
+            "SELECT count(*) FROM things",
+            "SELECT * FROM system.options",
+            "DESCRIBE things",
+            "EXPLAIN SELECT n FROM things",
+        ] {
+            let answer = scenario.client.with_option("tiers", tiers).query(sql).await?;
+            for plan in [&answer.plan, &answer.final_plan] {
+                let mut faults = Vec::new();
+                schema_faults(&schema, &schema, plan, "plan", &mut faults);
+                assert!(faults.is_empty(), "{sql} with tiers={tiers}: {faults:#?}\n{plan:#}");
+            }
+            assert!(answer.final_plan.get("execution").is_some(), "{sql}");
+        }
+    }
+    Ok(())
+}
+
+/// A collector that can't be reached, and one that takes connections and never answers, cost a query nothing.
+#[tokio::test]
+async fn a_dead_collector_changes_nothing() -> Result<()> {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let addresses = [format!("http://{}", silent.local_addr()?), "http://127.0.0.1:1".to_owned()];
+    for address in addresses {
+        let mut stored = Stored::new(&things());
+        stored.files = vec![LakeFile::base(&things(), "a.parquet", vec![live(1, 10, thing("base", 1))])];
+        let scenario = Scenario::start_with(vec![stored], LakeKind::Local, |config| {
+            config.with("telemetry", "otlp_endpoint", address.clone())
+        })
+        .await?;
+        let started = std::time::Instant::now();
+        for _ in 0..20 {
+            assert_eq!(scenario.client.query("SELECT n FROM things").await?.row_count(), 1);
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        let Scenario { server, client, lake: _lake, database: _database, .. } = scenario;
+        drop(client);
+        let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(30))).await??;
+        assert!(status.success(), "{status}");
+    }
+    Ok(())
+}
+
+/// A collector that keeps the bytes of all it gets; names and ids stand in them as they are.
+async fn collector() -> Result<(String, Arc<Mutex<Vec<u8>>>)> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&got);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let kept = Arc::clone(&kept);
+            let answer = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                let kept = Arc::clone(&kept);
+                async move {
+                    let body = request.into_body().collect().await?.to_bytes();
+                    kept.lock().unwrap().extend_from_slice(&body);
+                    let trailers = [("grpc-status", "0")].into_iter();
+                    let trailers = trailers
+                        .map(|(name, value)| {
+                            (
+                                hyper::header::HeaderName::from_static(name),
+                                hyper::header::HeaderValue::from_static(value),
+                            )
+                        })
+                        .collect();
+                    // An empty message and a good end.
+                    let frames = [
+                        Ok::<_, hyper::Error>(Frame::data(bytes::Bytes::from_static(&[0; 5]))),
+                        Ok(Frame::trailers(trailers)),
+                    ];
+                    let mut response = hyper::Response::new(StreamBody::new(futures::stream::iter(frames)));
+                    let kind = hyper::header::HeaderValue::from_static("application/grpc");
+                    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+                    Ok::<_, hyper::Error>(response)
+                }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    Ok((address, got))
+}
+
+#[tokio::test]
+async fn a_collector_gets_the_callers_trace_and_the_metrics() -> Result<()> {
+    let (address, got) = collector().await?;
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.files = vec![LakeFile::base(&entity, "a.parquet", (0..9).map(|n| live(n, 10, thing("base", 1))).collect())];
+    stored.hot = vec![HotVersion { version: live(9, 30, thing("hot", 3)), dirty: true, has_main: true }];
+    let scenario = Scenario::start_with(vec![stored], LakeKind::Local, |mut config| {
+        for name in ["OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BSP_SCHEDULE_DELAY"] {
+            config.env.push((name.to_owned(), "200".to_owned()));
+        }
+        config.with("telemetry", "otlp_endpoint", address).with("telemetry", "service_name", "measured-server")
+    })
+    .await?;
+    let trace = uuid::Uuid::new_v4();
+    let parent = format!("00-{}-00f067aa0ba902b7-01", trace.simple());
+    assert_eq!(
+        scenario.client.with_header("traceparent", &parent).query("SELECT n FROM things").await?.row_count(),
+        10
+    );
+    let wanted: Vec<&[u8]> = vec![
+        trace.as_bytes(),
+        b"measured-server",
+        b"query",
+        b"translate",
+        b"plan",
+        b"snapshot",
+        b"list",
+        b"execute",
+        b"stream",
+        b"fed_query_latency_histogram",
+        b"fed_query_row_count",
+        b"fed_query_pushdown_efficiency",
+    ];
+    let missing = || {
+        let got = got.lock().unwrap();
+        let missing = wanted.iter().filter(|part| !got.windows(part.len()).any(|window| window == **part));
+        missing.map(|part| String::from_utf8_lossy(part).into_owned()).collect::<Vec<_>>()
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while !missing().is_empty() {
+        ensure!(std::time::Instant::now() < until, "the collector got no {:?}", missing());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     Ok(())
 }
