@@ -53,8 +53,9 @@ fn main() -> ExitCode {
             Command::Manifest(arguments) => arguments.run().await,
         }
     });
-    // A query's thread may still be inside DuckDB; the process doesn't wait for it.
-    runtime.shutdown_background();
+    // Threads that have worked in DuckDB end before the process does: what they clean up mustn't race with what DuckDB's
+    // library cleans up at exit. One that is still inside DuckDB isn't waited for much longer.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

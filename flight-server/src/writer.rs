@@ -141,7 +141,10 @@ impl Writer {
         let session = self.postgres.write_session().await?;
         let known = session.manifest_entries(entity.schema_id).await.map_err(|error| self.explain_manifest(error))?;
         session.end().await?;
-        if known.is_empty() && !self.lake.list(entity).await?.files.is_empty() {
+        // What was written for this manifest and never entered it is a leftover, not an answer's file.
+        let is_leftover =
+            |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(staging::name_prefix(true)));
+        if known.is_empty() && self.lake.list(entity).await?.files.iter().any(|file| !is_leftover(&file.path)) {
             bail!(
                 "{}: the lake has files and the manifest knows none of them; run `thermocline manifest import` first",
                 entity.name

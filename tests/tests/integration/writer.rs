@@ -12,8 +12,9 @@ use thermocline_tests::r#gen;
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::model::{Entity, Kind, Value};
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View, rows_of};
+use thermocline_tests::postgres::{Cluster, HotRow, TestDatabase};
 use thermocline_tests::scenario::{LakeKind, Scenario, live, row_id, tombstone};
-use thermocline_tests::server::{CommandOutput, binary};
+use thermocline_tests::server::{CommandOutput, ServerConfig, binary};
 
 use crate::writers::{self, ACCOUNTS, BALANCE, accounts};
 use crate::{is_long, thing, things};
@@ -27,16 +28,13 @@ enum Catalog {
 
 const CATALOGS: [Catalog; 2] = [Catalog::Listing, Catalog::Manifest];
 
+fn with_manifest(config: ServerConfig) -> ServerConfig {
+    config.with("lake", "catalog", "manifest")
+}
+
 async fn start(stored: Vec<Stored>, kind: LakeKind, catalog: Catalog) -> Result<Scenario> {
-    let name = if catalog == Catalog::Listing { "listing" } else { "manifest" };
-    let scenario = Scenario::start_with(stored, kind, |config| {
-        let mut config = config;
-        if let Some(lake) = config.settings.get_mut("lake").and_then(toml::Value::as_table_mut) {
-            lake.insert("catalog".to_owned(), name.into());
-        }
-        config
-    })
-    .await?;
+    let configure = |config| if catalog == Catalog::Manifest { with_manifest(config) } else { config };
+    let scenario = Scenario::start_with(stored, kind, configure).await?;
     if catalog == Catalog::Manifest {
         command(&scenario, &["manifest", "import"]).await?;
     }
@@ -54,7 +52,7 @@ async fn try_command(scenario: &Scenario, args: &[&str], env: &[(&str, String)])
         success: output.status.success(),
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        stderr: format!("{} ({})", String::from_utf8_lossy(&output.stderr), output.status),
     })
 }
 
@@ -155,14 +153,7 @@ async fn a_row_goes_from_hot_to_warm_to_cold() -> Result<()> {
         let sql = "SELECT name, n, _tier FROM things";
         scenario
             .database
-            .write(
-                &things(),
-                &[thermocline_tests::postgres::HotRow {
-                    version: &live(1, 10, thing("one", 1)),
-                    dirty: true,
-                    has_main: true,
-                }],
-            )
+            .write(&things(), &[HotRow { version: &live(1, 10, thing("one", 1)), dirty: true, has_main: true }])
             .await?;
         assert_eq!(rows(&scenario.client, sql).await?, ["one|1|hot"]);
         command(&scenario, &["flush"]).await?;
@@ -393,12 +384,7 @@ async fn the_manifest_is_imported_and_verified() -> Result<()> {
         LakeFile::delta(&entity, "d.parquet", vec![live(2, 20, thing("d", 1))]),
     ];
     stored.hot = vec![hot(live(3, 20, thing("e", 1)))];
-    let name = |config: thermocline_tests::server::ServerConfig| {
-        let mut config = config;
-        config.set("lake", "catalog", "manifest");
-        config
-    };
-    let scenario = Scenario::start_with(vec![stored], LakeKind::S3, name).await?;
+    let scenario = Scenario::start_with(vec![stored], LakeKind::S3, with_manifest).await?;
     let refused = try_command(&scenario, &["flush"], &[]).await?;
     ensure!(!refused.success && refused.stderr.contains("CREATE TABLE IF NOT EXISTS"), "{}", refused.stderr);
     let said = command(&scenario, &["manifest", "import", "--dry-run"]).await?;
@@ -669,6 +655,98 @@ async fn services_go_on_until_they_are_told_to_stop() -> Result<()> {
         let status = tokio::time::timeout(Duration::from_secs(30), service.wait()).await??;
         ensure!(status.success(), "{status}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_postgresql_during_a_commit_changes_nothing() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.hot = vec![hot(live(1, 10, thing("one", 1)))];
+    let cluster = Cluster::start().await?;
+    let database = TestDatabase::create_in(&cluster).await?;
+    let scenario = Scenario::start_on(database, vec![stored], LakeKind::Local, with_manifest).await?;
+    command(&scenario, &["manifest", "import"]).await?;
+    let scenario = Arc::new(scenario);
+    let sql = "SELECT name, _tier FROM things";
+    for (args, failpoint, before, after) in [
+        (&["flush"][..], "flush.marking", "one|1|hot", "one|1|warm"),
+        (&["compact"][..], "compact.swapping", "one|1|warm", "one|1|cold"),
+    ] {
+        let sql = sql.replace("name,", "name, n,");
+        let halted = Halted::at(&scenario, args, failpoint).await?;
+        cluster.stop()?;
+        cluster.restart().await?;
+        let output = halted.go_on().await?;
+        ensure!(!output.success, "{}{}", output.stdout, output.stderr);
+        assert_eq!(rows(&scenario.client, &sql).await?, [before]);
+        command(&scenario, args).await?;
+        assert_eq!(rows(&scenario.client, &sql).await?, [after]);
+    }
+    command(&scenario, &["gc", "--grace", "0s"]).await?;
+    assert_eq!(scenario.lake.list().await?.len(), 1);
+    assert_eq!(rows(&scenario.client, sql).await?, ["one|cold"]);
+    Ok(())
+}
+
+/// The most memory of a process while it runs, in bytes.
+async fn peak_memory_of(scenario: &Scenario, args: &[&str]) -> Result<u64> {
+    let mut child = tokio::process::Command::new(binary()?)
+        .args(args)
+        .arg("--config")
+        .arg(scenario.server.config_path())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let status = format!("/proc/{}/status", child.id().context("it has ended")?);
+    let mut peak = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak = kib.unwrap_or(0).max(peak);
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "{args:?}: {status}");
+            return Ok(peak * 1024);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn many_rows_need_no_more_memory_and_large_files_go_up_in_parts() -> Result<()> {
+    const MEMORY: u64 = 600 << 20;
+    let entity = things();
+    let scenario = Scenario::start_with(vec![Stored::new(&entity)], LakeKind::S3, |config| {
+        with_manifest(config).with("duckdb", "memory_limit", "200MB")
+    })
+    .await?;
+    command(&scenario, &["manifest", "import"]).await?;
+    let count: i64 = if is_long() { 3_000_000 } else { 150_000 };
+    let client = scenario.database.connect().await?;
+    client
+        .batch_execute(&format!(
+            "INSERT INTO entity_main (ltbase_schema_id, ltbase_row_id, text_01, integer_01, ltbase_created_at, ltbase_updated_at) \
+             SELECT 100, md5(i::text)::uuid, concat(md5(i::text), md5((i + 1)::text), md5((i + 2)::text), md5((i + 3)::text), \
+             md5((i + 4)::text), md5((i + 5)::text), md5((i + 6)::text), md5((i + 7)::text), md5((i + 8)::text)), i, 1, 1 \
+             FROM generate_series(1, {count}) i; \
+             INSERT INTO change_log (schema_id, row_id, changed_at) \
+             SELECT 100, md5(i::text)::uuid, i FROM generate_series(1, {count}) i; ANALYZE change_log"
+        ))
+        .await?;
+    let sql = "SELECT count(*), sum(n), sum(length(name)) FROM things";
+    let expected = rows(&scenario.client, sql).await?;
+    let s3 = scenario.lake.s3_server().context("an S3 lake")?;
+    s3.forget_requests();
+    let flush = peak_memory_of(&scenario, &["flush"]).await?;
+    assert_eq!(dirty_rows(&scenario).await?, 0);
+    ensure!(s3.requests().iter().any(|request| request.query.contains("partNumber")), "no upload in parts");
+    assert_eq!(rows(&scenario.client, sql).await?, expected);
+    let compact = peak_memory_of(&scenario, &["compact"]).await?;
+    assert_eq!(rows(&scenario.client, sql).await?, expected);
+    command(&scenario, &["manifest", "verify"]).await?;
+    eprintln!("{count} rows: flush {} MiB, compact {} MiB", flush >> 20, compact >> 20);
+    ensure!(flush < MEMORY && compact < MEMORY, "flush {flush}, compact {compact} bytes");
     Ok(())
 }
 
