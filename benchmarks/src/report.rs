@@ -64,8 +64,8 @@ impl Target {
 
     fn text(self) -> String {
         match self {
-            Self::AtMost(limit) => format!("≤ {limit}"),
-            Self::AtLeast(limit) => format!("≥ {limit}"),
+            Self::AtMost(limit) => format!("≤ {}", round(limit)),
+            Self::AtLeast(limit) => format!("≥ {}", round(limit)),
             Self::None => "reported".to_owned(),
         }
     }
