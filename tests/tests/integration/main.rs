@@ -20,6 +20,7 @@ mod plan;
 mod prepared;
 mod protocol;
 mod protocol_fuzz;
+mod pushdown;
 mod random;
 mod refusals;
 mod semantics;
