@@ -138,6 +138,9 @@ impl Instruments {
     }
 }
 
+/// A value of a gauge, with its labels.
+type Reading = (u64, Vec<KeyValue>);
+
 fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<AtomicI64>) {
     let flying = Arc::clone(in_flight);
     meter
@@ -145,7 +148,7 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<Ato
         .with_description("Queries between their start and the end of their stream")
         .with_callback(move |gauge| gauge.observe(flying.load(Ordering::Relaxed), &[]))
         .build();
-    let gauge = |name: &'static str, text: &'static str, read: fn(&Observed) -> Vec<(u64, Vec<KeyValue>)>| {
+    let gauge = |name: &'static str, text: &'static str, read: fn(&Observed) -> Vec<Reading>| {
         let observer = Arc::clone(observer);
         meter
             .u64_observable_gauge(name)
