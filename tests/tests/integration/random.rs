@@ -35,11 +35,6 @@ async fn random_queries_equal_the_oracle() -> Result<()> {
             if let Err(error) = scenario.check(&oracle, &query.sql, order).await {
                 failures.push(format!("seed {seed}, query {number}: {error:#}"));
             }
-            // Without any pushdown the answer is the same.
-            if let Err(error) = scenario.check_with(&scenario.client, &oracle, &query.unpushed, &query.sql, order).await
-            {
-                failures.push(format!("seed {seed}, query {number}, unpushed: {error:#}"));
-            }
         }
     }
     report(&failures)
