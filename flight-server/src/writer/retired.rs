@@ -39,9 +39,7 @@ pub(super) async fn read_notes(lake: &Lake, entity: &Entity) -> anyhow::Result<V
         if !is_note(&object.path, &prefix) {
             continue;
         }
-        let read = || async {
-            Ok::<_, object_store::Error>(lake.objects().get(&lake.location(&object.path)).await?.bytes().await?)
-        };
+        let read = || async { lake.objects().get(&lake.location(&object.path)).await?.bytes().await };
         let bytes = match read().await {
             Ok(bytes) => bytes,
             // Another gc was faster.
