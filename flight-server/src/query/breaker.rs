@@ -172,8 +172,7 @@ mod tests {
         // Far from the clock's start, so that times before it exist.
         let hand = Arc::new(Hand(Mutex::new(Instant::now() + Duration::from_secs(1000))));
         let config = BreakerConfig { failures: 3, window: Duration::from_secs(30), cooldown: Duration::from_secs(10) };
-        let clock: Arc<dyn Clock> = hand.clone();
-        (Breaker::new(config, clock), hand)
+        (Breaker::new(config, Arc::<Hand>::clone(&hand)), hand)
     }
 
     fn pass(hand: &Hand, seconds: u64) {

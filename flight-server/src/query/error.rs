@@ -50,7 +50,8 @@ pub struct QueryError {
     message: String,
     /// Zero-based byte offset into the user's SQL.
     position: Option<usize>,
-    recovery: Option<Recovery>,
+    /// Boxed: errors travel through every call, and few have one.
+    recovery: Option<Box<Recovery>>,
     #[source]
     source: Option<anyhow::Error>,
 }
@@ -86,12 +87,12 @@ impl QueryError {
     /// Says what a second attempt may do, while no batch was sent.
     #[must_use]
     pub(crate) fn recoverable(mut self, recovery: Recovery) -> Self {
-        self.recovery = Some(recovery);
+        self.recovery = Some(Box::new(recovery));
         self
     }
 
     pub(crate) fn recovery(&self) -> Option<&Recovery> {
-        self.recovery.as_ref()
+        self.recovery.as_deref()
     }
 
     pub fn kind(&self) -> ErrorKind {

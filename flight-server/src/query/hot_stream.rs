@@ -37,7 +37,7 @@ pub(super) struct HotStream {
 
 #[derive(Debug)]
 enum Source {
-    Rows(HotRows<Snapshot>),
+    Rows(Box<HotRows<Snapshot>>),
     Count(Snapshot),
     /// The count was sent; the end is due.
     Counted(Snapshot),
@@ -54,9 +54,9 @@ impl HotStream {
     ) -> Result<Self, QueryError> {
         let source = match &query.output {
             HotOutput::Count => Source::Count(snapshot),
-            HotOutput::Columns(_) => Source::Rows(
+            HotOutput::Columns(_) => Source::Rows(Box::new(
                 snapshot.into_hot_rows(&query.statement.sql, &entity, query.columns()).await.map_err(postgres_error)?,
-            ),
+            )),
         };
         Ok(Self {
             query,

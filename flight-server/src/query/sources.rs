@@ -152,7 +152,7 @@ impl Sources {
         let snapshot = self.begin(&entities, options, &mut facts).await?;
         if let Some(mut snapshot) = snapshot {
             if options.tiers.contains(Tier::Hot) {
-                facts.dirty_rows = self.from_postgres(self.count_dirty(query, &entities, &mut snapshot)).await?;
+                facts.dirty_rows = self.unless_silent(self.count_dirty(query, &entities, &mut snapshot)).await?;
             }
             self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
             snapshot.finish().await.map_err(statement_error)?;
@@ -167,7 +167,7 @@ impl Sources {
     /// Whether the hot rows alone fill the LIMIT of a query, at this moment.
     pub(super) async fn hot_rows_suffice(&self, hot_query: &HotQuery) -> Result<bool, QueryError> {
         let mut snapshot = self.open_snapshot().await?;
-        let suffices = self.from_postgres(suffice(hot_query, &mut snapshot)).await?;
+        let suffices = self.unless_silent(suffice(hot_query, &mut snapshot)).await?;
         snapshot.finish().await.map_err(statement_error)?;
         Ok(suffices)
     }
@@ -190,11 +190,11 @@ impl Sources {
                 match &mut snapshot {
                     // Without files there is nothing to discard.
                     Some(snapshot) if !options.tiers.any_lake() => {
-                        let rows = self.from_postgres(self.count_dirty(query, &entities, snapshot)).await?;
+                        let rows = self.unless_silent(self.count_dirty(query, &entities, snapshot)).await?;
                         Ok(DirtySets { rows, ids: BTreeMap::new() })
                     }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
-                        self.from_postgres(self.load_dirty_ids(query, &entities, snapshot, connection)).await
+                        self.unless_silent(self.load_dirty_ids(query, &entities, snapshot, connection)).await
                     }
                     _ => Ok(DirtySets::default()),
                 }
@@ -234,7 +234,7 @@ impl Sources {
             && let Some(snapshot) = &mut snapshot
         {
             let count = async { snapshot.count(sql).await.map_err(statement_error) };
-            let inconsistent = self.from_postgres(count).await?;
+            let inconsistent = self.unless_silent(count).await?;
             if inconsistent > 0 {
                 plan.warnings.push(self.inconsistency(&plan.references[0].entity, inconsistent));
             }
@@ -260,7 +260,7 @@ impl Sources {
                     append_all(connection, hot_table(index), schema, &mut rows).await?;
                     Ok(rows.summary())
                 };
-                let summary = self.from_postgres(read).await?;
+                let summary = self.unless_silent(read).await?;
                 if summary.inconsistent_rows > 0 {
                     plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
                 }
@@ -340,7 +340,7 @@ impl Sources {
     }
 
     /// Waits for PostgreSQL, but not for a server that has gone silent.
-    async fn from_postgres<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+    async fn unless_silent<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
         let result = match self.silence_limit {
             None => work.await,
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {

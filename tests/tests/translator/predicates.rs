@@ -4,6 +4,8 @@
 //! A failure names its seed (`THERMOCLINE_TEST_SEED=7 cargo xtask test predicates_mean_the_same` runs that one alone)
 //! and is shrunk to the smallest part of the predicate that fails.
 
+use std::sync::Arc;
+
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
@@ -67,7 +69,7 @@ impl Bench {
         let client = database.connect().await?;
         let catalog = Catalog::parse(&entity.catalog_toml()).context("the catalog")?;
         let oracle = Oracle::load(&[&stored], View::default(), false)?;
-        let logical = catalog.entities()[0].clone();
+        let logical = Arc::clone(&catalog.entities()[0]);
         let statement = hot_statement(&TableNames::default(), &logical, logical.public_columns(), &[], false);
         let (_, from) = statement.sql.split_once(" FROM ").context("a hot statement without FROM")?;
         Ok(Self { parser: Parser::new()?, catalog, oracle, from: from.to_owned(), client, _database: database })
