@@ -58,11 +58,6 @@ async fn wait_until_whole(client: &Client) -> Result<()> {
     }
 }
 
-/// Makes what was written outlive a hard stop: the cluster of the tests commits without waiting for its disk.
-async fn settle(scenario: &Scenario) -> Result<()> {
-    Ok(scenario.database.connect().await?.batch_execute("CHECKPOINT").await?)
-}
-
 fn reads_data(request: &S3Request) -> bool {
     request.method == "GET" && request.path.ends_with(".parquet")
 }
@@ -75,7 +70,6 @@ async fn a_breaker_opens_probes_and_closes() -> Result<()> {
         config.with("breaker", "failures", 3).with("breaker", "cooldown", "300ms")
     })
     .await?;
-    settle(&scenario).await?;
     cluster.stop()?;
     let mut messages = Vec::new();
     for _ in 0..4 {
@@ -129,7 +123,6 @@ async fn a_restart_of_postgres_between_queries_is_not_noticed() -> Result<()> {
     let database = TestDatabase::create_in(&cluster).await?;
     let scenario = Scenario::start_on(database, vec![stored()], LakeKind::Local, |config| config).await?;
     assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
-    settle(&scenario).await?;
     cluster.stop()?;
     cluster.restart().await?;
     assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
