@@ -70,6 +70,7 @@ pub(crate) fn measure(statements: &[&str], runs: usize) -> Result<Planning> {
 fn files() -> Vec<LakeFile> {
     let column = |name: &str, file_type| FileColumn { name: name.to_owned(), file_type, range: None, null_count: None };
     let file = |tier, number: u64, rows: u64| LakeFile {
+        etag: None,
         path: format!("{}/100/{number:02}.parquet", if tier == Tier::Warm { "delta" } else { "base" }),
         tier,
         bytes: rows * 40,

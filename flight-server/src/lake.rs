@@ -81,6 +81,13 @@ pub fn facts_of(metadata: &parquet::file::metadata::ParquetMetaData, path: &str,
     footer::read_facts(metadata, path, tier, bytes)
 }
 
+impl ListedFile {
+    /// See [`LakeFile::etag`].
+    fn version(&self) -> Option<String> {
+        Some(self.etag.clone().unwrap_or_else(|| self.modified_at.to_string()))
+    }
+}
+
 impl Lake {
     /// Sets the lake up; nothing is read yet, so a lake that is down is no error here.
     ///
@@ -166,7 +173,7 @@ impl Lake {
             modified_at: file.modified_at,
         };
         if let Some(facts) = self.footers.get(&identity) {
-            return Ok(LakeFile { tier: file.tier, ..(*facts).clone() });
+            return Ok(LakeFile { tier: file.tier, etag: file.version(), ..(*facts).clone() });
         }
         let lake = self.url.to_string();
         if file.bytes == 0 {
@@ -179,7 +186,7 @@ impl Lake {
             reader.get_metadata(None).await.map_err(|error| LakeError::of_footer(&lake, &file.path, error))?;
         let facts = Arc::new(footer::read_facts(&metadata, &file.path, file.tier, file.bytes));
         self.footers.insert(identity, Arc::clone(&facts));
-        Ok((*facts).clone())
+        Ok(LakeFile { etag: file.version(), ..(*facts).clone() })
     }
 
     /// Number of footers that are remembered.

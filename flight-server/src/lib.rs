@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+mod conform;
 pub(crate) mod engine;
 pub mod flight;
 pub mod health;

@@ -12,6 +12,9 @@ pub struct LakeFile {
     pub tier: Tier,
     /// Size of the object.
     pub bytes: u64,
+    /// What tells this content from another of the same path and size: the etag, or the time of modification where the
+    /// store has none. `None` for files of the manifest, whose names are never used again.
+    pub etag: Option<String>,
     pub row_count: u64,
     /// Smallest and greatest `row_id`, when every row group has the statistic.
     pub row_id_range: Option<(u128, u128)>,

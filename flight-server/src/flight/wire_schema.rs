@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 
@@ -30,27 +29,7 @@ pub(super) fn conform(batch: RecordBatch, schema: &SchemaRef) -> Outcome<RecordB
     if batch.schema_ref() == schema {
         return Ok(batch);
     }
-    if batch.num_columns() != schema.fields().len() {
-        return Err(Failure::internal(anyhow::anyhow!(
-            "a batch has {} columns, the schema {}",
-            batch.num_columns(),
-            schema.fields().len()
-        )));
-    }
-    let columns = batch
-        .columns()
-        .iter()
-        .zip(schema.fields())
-        .map(|(column, field)| {
-            if column.data_type() == field.data_type() {
-                Ok(Arc::clone(column))
-            } else {
-                cast(column, field.data_type())
-            }
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Failure::internal)?;
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(Failure::internal)
+    crate::conform::conform(&batch, schema).map_err(Failure::internal)
 }
 
 /// The encapsulated IPC message of a schema, as FlightInfo, GetSchema and prepared statements carry it.

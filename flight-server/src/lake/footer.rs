@@ -55,6 +55,7 @@ pub(super) fn read_facts(metadata: &ParquetMetaData, path: &str, tier: Tier, byt
         entries.iter().any(|entry| entry.key == UNIQUE_ROWS_KEY && entry.value.as_deref() == Some("true"))
     });
     LakeFile {
+        etag: None,
         path: path.to_owned(),
         tier,
         bytes,

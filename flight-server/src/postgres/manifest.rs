@@ -56,6 +56,7 @@ pub(super) fn read_row(row: &Row) -> Result<LakeFile, PostgresError> {
         .ok_or_else(|| bad("the columns cannot be understood"))?;
     let tombstones = columns.iter().find(|column| column.name.eq_ignore_ascii_case("deleted_at"));
     Ok(LakeFile {
+        etag: None,
         tier,
         bytes,
         row_count,

@@ -12,6 +12,7 @@ use translator::quote::duckdb_text;
 
 use super::error::{QueryError, Recovery};
 use super::run::execution_error;
+use super::unique_files::{FileKey, key};
 use crate::engine::duckdb::{Connection, DuckError};
 use crate::lake::Lake;
 
@@ -20,9 +21,9 @@ const MAX_IDS: usize = 4_000_000;
 /// Larger delta files aren't read for their ids: compaction is due.
 const MAX_FILE_ROWS: u64 = 1_000_000;
 
-/// A cache of row ids by path and size.
+/// A cache of row ids by path, size and etag.
 #[derive(Debug, Default)]
-pub(super) struct DeltaIds(Mutex<HashMap<(String, u64), Arc<IdSet>>>);
+pub(super) struct DeltaIds(Mutex<HashMap<FileKey, Arc<IdSet>>>);
 
 impl DeltaIds {
     /// The ids of the delta files among `files`, by path; files that are too large are left out, and so are
@@ -41,7 +42,7 @@ impl DeltaIds {
         for files in files.values().filter(|files| wants_delta_ids(files)) {
             let wanted = files.iter().filter(|file| file.tier == Tier::Warm && file.row_count <= MAX_FILE_ROWS);
             for file in wanted {
-                let key = (file.path.clone(), file.bytes);
+                let key = key(file);
                 let known = self.lock().get(&key).cloned();
                 let ids = match known {
                     Some(ids) => ids,
@@ -64,7 +65,7 @@ impl DeltaIds {
         Ok(found)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, u64), Arc<IdSet>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FileKey, Arc<IdSet>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, RecordBatch};
-use arrow::compute::{cast, concat_batches};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use tokio::sync::mpsc;
 use translator::DATA_ERROR;
@@ -198,28 +198,7 @@ impl Pending {
 
 /// A chunk with exactly the schema that the client was promised.
 pub(super) fn conform(chunk: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
-    if chunk.num_columns() != schema.fields().len() {
-        return Err(QueryError::internal(anyhow::anyhow!(
-            "the statement has {} columns, the bound query {}",
-            chunk.num_columns(),
-            schema.fields().len()
-        )));
-    }
-    let columns = chunk
-        .columns()
-        .iter()
-        .zip(schema.fields())
-        .map(|(column, field)| {
-            if column.data_type() == field.data_type() {
-                Ok(Arc::clone(column))
-            } else {
-                cast(column, field.data_type())
-            }
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(QueryError::internal)?;
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(chunk.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(QueryError::internal)
+    crate::conform::conform(chunk, schema).map_err(QueryError::internal)
 }
 
 /// An error of DuckDB while it runs a statement of ours.

@@ -12,8 +12,8 @@ use translator::quote::duckdb_text;
 use crate::engine::Engine;
 use crate::engine::duckdb::DuckError;
 
-/// Path and size.
-type FileKey = (String, u64);
+/// Path, size and etag: what one content of a file is known by.
+pub(super) type FileKey = (String, u64, Option<String>);
 
 /// Answers by file; `None` while a check is under way.
 #[derive(Debug, Clone, Default)]
@@ -69,8 +69,8 @@ impl UniqueFiles {
     }
 }
 
-fn key(file: &LakeFile) -> FileKey {
-    (file.path.clone(), file.bytes)
+pub(super) fn key(file: &LakeFile) -> FileKey {
+    (file.path.clone(), file.bytes, file.etag.clone())
 }
 
 fn is_unique(engine: &Engine, url: &str) -> Result<bool, DuckError> {
@@ -80,4 +80,30 @@ fn is_unique(engine: &Engine, url: &str) -> Result<bool, DuckError> {
     );
     let (_, batches) = engine.connect()?.query(&sql)?;
     Ok(batches.first().is_some_and(|batch| batch.column(0).as_boolean_opt().is_some_and(|unique| unique.value(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_of_one_content() {
+        let file = |etag: &str| LakeFile {
+            path: "base/1/a.parquet".to_owned(),
+            tier: Tier::Cold,
+            bytes: 100,
+            etag: Some(etag.to_owned()),
+            row_count: 10,
+            row_id_range: None,
+            changed_at_range: None,
+            unique_rows: false,
+            may_hold_tombstones: true,
+            columns: Vec::new(),
+        };
+        let checked = UniqueFiles::default();
+        checked.lock().insert(key(&file("one")), Some(true));
+        let mut files = [file("one"), file("two")];
+        checked.mark(&mut files);
+        assert!(files[0].unique_rows && !files[1].unique_rows);
+    }
 }

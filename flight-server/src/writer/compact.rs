@@ -256,6 +256,7 @@ mod tests {
 
     fn file(tier: Tier, path: &str, range: (u128, u128), rows: u64) -> LakeFile {
         LakeFile {
+            etag: None,
             path: path.to_owned(),
             tier,
             bytes: rows,

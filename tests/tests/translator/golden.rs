@@ -177,6 +177,7 @@ fn lake_file(text: &str) -> Result<(i16, LakeFile)> {
     let rows = words.next().context("a number of rows")?.parse()?;
     let system = |name: &str, file_type| FileColumn { name: name.to_owned(), file_type, range: None, null_count: None };
     let mut file = LakeFile {
+        etag: None,
         path: path.to_owned(),
         tier,
         bytes: 1000,
