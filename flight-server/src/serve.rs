@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -49,10 +49,14 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let admin = Admin { health: Arc::clone(&health), telemetry };
     let admin = listen_for_admin(config.server.admin_listen, admin).await;
 
-    let reload = tokio::spawn(reload_on_hangup(Arc::clone(&pipeline), config.path.clone(), log_level));
+    // Before anybody is told that the server is there: a signal that nobody listens for ends the process.
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let reload = tokio::spawn(reload_on_hangup(hangups, Arc::clone(&pipeline), config.path.clone(), log_level));
     let (drained_sender, drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move {
-        wait_for_stop().await;
+        wait_for_stop(terminate, interrupt).await;
         tracing::info!("draining: running queries finish, new ones are refused");
         health.drain();
         health_reporter.set_service_status("", ServingStatus::NotServing).await;
@@ -146,11 +150,7 @@ fn read_catalog(path: &Path) -> anyhow::Result<Arc<Catalog>> {
 }
 
 /// SIGHUP: reads the catalog and the log level again. What is wrong leaves the old one in force.
-async fn reload_on_hangup(pipeline: Arc<Pipeline>, config_path: PathBuf, log_level: LogLevel) {
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-        tracing::warn!("cannot listen for SIGHUP: nothing is reloaded");
-        return;
-    };
+async fn reload_on_hangup(mut hangups: Signal, pipeline: Arc<Pipeline>, config_path: PathBuf, log_level: LogLevel) {
     while hangups.recv().await.is_some() {
         let reloaded = Config::load(&config_path, environment())
             .map_err(|faults| anyhow::anyhow!("{faults}"))
@@ -166,12 +166,7 @@ async fn reload_on_hangup(pipeline: Arc<Pipeline>, config_path: PathBuf, log_lev
     }
 }
 
-async fn wait_for_stop() {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        tracing::warn!("cannot listen for SIGTERM: only SIGKILL stops this server");
-        return std::future::pending().await;
-    };
+async fn wait_for_stop(mut terminate: Signal, mut interrupt: Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
