@@ -1,32 +1,29 @@
 //! What is measured: the table of targets, case by case.
 
+mod requests;
+mod stream;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use duckdb::Connection;
 use futures::StreamExt;
 use thermocline_tests::client::Client;
-use thermocline_tests::lake::Lake;
 use thermocline_tests::postgres::TestDatabase;
-use thermocline_tests::s3::{self, S3Request, S3Server};
 use thermocline_tests::server::{Server, ServerConfig};
 
 use crate::data::{self, Ids, Place, SCHEMA_ID};
 use crate::duck;
-use crate::memory_server::MemoryServer;
 use crate::planning;
-use crate::quack::{self, Quack};
 use crate::report::{Case, Report, Target};
 use crate::samples::Samples;
 
-/// The columns of the large stream.
-const STREAM_COLUMNS: &str = "carrier, seats, distance, amount, delay, score, created_at, updated_at";
-
 const AGGREGATE: &str =
     "SELECT carrier, count(*) AS n, sum(distance) AS total, avg(delay) AS mean FROM events GROUP BY carrier";
+const WIDE_AGGREGATE: &str = "SELECT carrier, count(*) AS n, sum(seats) AS seats, sum(distance) AS total, \
+    max(amount) AS most, avg(delay) AS mean, avg(score) AS score, min(created_at) AS first, max(updated_at) AS last \
+    FROM events GROUP BY carrier";
 const SELECTIVE: &str = "SELECT row_id, carrier, amount, delay FROM events WHERE amount BETWEEN 500000 AND 501999";
 const HOT: &str = "SELECT row_id, carrier, delay FROM events WHERE carrier = 'AIR007' AND delay > 100";
 
@@ -34,7 +31,7 @@ const HOT: &str = "SELECT row_id, carrier, delay FROM events WHERE carrier = 'AI
 pub(crate) struct Options {
     pub(crate) runs: usize,
     pub(crate) only: Option<String>,
-    pub(crate) profile: bool,
+    pub(crate) hold: bool,
 }
 
 impl Options {
@@ -63,7 +60,8 @@ pub(crate) async fn run_all(rows: u64, ids: Ids, options: &Options, report: &mut
     let folder = tokio::task::spawn_blocking(move || data::lake(rows, ids)).await??;
     let database = TestDatabase::create().await?;
     data::fill(&database, rows, ids).await?;
-    let server = start_server(&database, &format!("file://{}", folder.display()), toml::Table::new()).await?;
+    let lake = toml::Table::from_iter([("url".to_owned(), format!("file://{}", folder.display()).into())]);
+    let server = start_server(&database, lake).await?;
     let client = Client::connect(server.endpoint()).await?;
     let plain = duck::open()?;
     plain.execute_batch(&format!("CREATE VIEW events AS {}", base_rows(&folder)?))?;
@@ -75,17 +73,22 @@ pub(crate) async fn run_all(rows: u64, ids: Ids, options: &Options, report: &mut
     bench.stream().await?;
     bench.planning()?;
     bench.clients().await?;
-    bench.s3_requests().await
+    bench.s3_requests().await?;
+    if options.hold {
+        println!("   server {}, PostgreSQL {}; ctrl-c ends", bench.server.endpoint(), bench.database.url());
+        tokio::signal::ctrl_c().await?;
+    }
+    Ok(())
 }
 
-async fn start_server(database: &TestDatabase, lake: &str, s3: toml::Table) -> Result<Server> {
+/// `lake` is the configuration's section.
+async fn start_server(database: &TestDatabase, lake: toml::Table) -> Result<Server> {
     let mut config = ServerConfig::default()
         .with("postgres", "url", database.url())
-        .with("lake", "url", lake)
         .with("duckdb", "threads", i64::try_from(duck::THREADS)?)
         .with("duckdb", "memory_limit", duck::MEMORY_LIMIT);
-    if !s3.is_empty() {
-        config.set("lake", "s3", s3);
+    for (key, value) in lake {
+        config.set("lake", &key, value);
     }
     config.catalog = data::catalog();
     config.start().await
@@ -183,7 +186,7 @@ impl Bench<'_> {
         self.report.add(case);
     }
 
-    /// How the server answered: strategy and route, and with `--profile` where DuckDB's time goes.
+    /// How the server answered: strategy and route, and where the time goes.
     async fn describe(&self, client: &Client, sql: &str, case: &mut Case) -> Result<()> {
         let answer = client.query(sql).await?;
         let plan = &answer.final_plan;
@@ -197,17 +200,15 @@ impl Bench<'_> {
         times["streaming"] = plan["execution"]["streaming_ms"].clone();
         times["hot"] = plan["execution"]["sources"][0]["ms"].clone();
         case.note(format!("the server's own times in ms: {times}"));
-        if self.options.profile {
-            let analyzed = client.query(&format!("EXPLAIN ANALYZE {sql}")).await?;
-            println!("{}", analyzed.text());
-        }
+        case.profile(client.query(&format!("EXPLAIN ANALYZE {sql}")).await?.text());
         Ok(())
     }
 
     async fn scans(&mut self) -> Result<()> {
         let limit = if self.ids == Ids::Time { 1.5 } else { 2.0 };
         for (name, sql, plain_limit, naive_limit) in [
-            ("aggregate over everything", AGGREGATE, limit, 6.0),
+            ("aggregate over everything, 3 columns", AGGREGATE, limit, 6.0),
+            ("aggregate over everything, all columns", WIDE_AGGREGATE, limit, 6.0),
             ("selective filter on everything", SELECTIVE, 2.0, 2.0),
         ] {
             if !self.options.wants(name) {
@@ -296,87 +297,6 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn stream(&mut self) -> Result<()> {
-        let name = "stream of all rows, 8 columns";
-        if !self.options.wants(name) {
-            return Ok(());
-        }
-        let mut case = self.case(name);
-        let runs = self.options.runs.min(3);
-        let sql = format!("SELECT {STREAM_COLUMNS} FROM events");
-        let base = format!("SELECT {STREAM_COLUMNS} FROM ({})", base_rows(&self.folder)?);
-        let cold = self.client.with_option("tiers", "cold");
-
-        self.server.reset_peak_memory()?;
-        let before = self.server.memory()?;
-        let watch = MemoryWatch::start(self.server.pid());
-        let (all, answered) = ask_often(&self.client, &sql, runs).await?;
-        let memory = watch.stop();
-        let peak = self.server.peak_memory()?;
-        let (same, same_run) = ask_often(&cold, &sql, runs).await?;
-        let (plain, plain_run) = repeat(&self.plain, &base, runs)?;
-        anyhow::ensure!(plain_run.rows == same_run.rows, "plain has {}, the server {}", plain_run.rows, same_run.rows);
-        let bare = MemoryServer::start(&base).await?;
-        let mut from_memory = Samples::default();
-        bare.read().await?;
-        for _ in 0..runs {
-            from_memory.push(bare.read().await?.elapsed);
-        }
-        drop(bare);
-        case.ratio("server / plain", all.median() / plain.median(), Target::AtMost(1.5));
-        case.ratio(
-            "server (cold tier alone, the same scan) / plain",
-            same.median() / plain.median(),
-            Target::AtMost(1.5),
-        );
-        case.ratio("server / bare Flight from memory", all.median() / from_memory.median(), Target::None);
-        if quack::is_available()? {
-            let quack = Quack::start(&base)?;
-            let (remote, remote_run) = repeat(&quack.connection, &quack.sql, runs)?;
-            anyhow::ensure!(remote_run.rows == plain_run.rows, "quack has {} rows", remote_run.rows);
-            case.ratio("quack / server", remote.median() / all.median(), Target::AtLeast(2.0));
-            case.ratio(
-                "quack / server (cold tier alone, the same scan)",
-                remote.median() / same.median(),
-                Target::AtLeast(2.0),
-            );
-            case.series("quack", "ms", remote);
-        } else {
-            case.note("quack was not measured: its extension is not in the cache".to_owned());
-        }
-        case.note(format!("{} rows, {:.0} MB of Arrow at the client", answered.rows, megabytes(answered.bytes)));
-        case.series("server", "ms", all);
-        case.series("server, cold tier alone", "ms", same);
-        case.series("plain", "ms", plain);
-        case.series("bare Flight from memory", "ms", from_memory);
-        self.describe_stream(&sql, &mut case).await?;
-        self.done(case);
-
-        let mut case = self.case("server memory on the stream");
-        // DuckDB's limit of 4 GiB and 256 MiB.
-        case.ratio("peak in MB", megabytes(peak), Target::AtMost(megabytes((4096 + 256) << 20)));
-        case.note(format!("{:.0} MB before the stream", megabytes(before)));
-        case.series("resident", "MB", Samples::of(memory.iter().map(|bytes| megabytes(*bytes))));
-        case.line(memory.iter().map(|bytes| megabytes(*bytes)).collect());
-        self.done(case);
-        Ok(())
-    }
-
-    /// As [`Self::describe`], without collecting the rows.
-    async fn describe_stream(&self, sql: &str, case: &mut Case) -> Result<()> {
-        let info = self.client.info(sql).await?;
-        let plan: serde_json::Value = serde_json::from_slice(&info.app_metadata)?;
-        case.note(format!(
-            "route {}, merge {}",
-            plan["route"].as_str().unwrap_or("?"),
-            plan["references"][0]["merge"]["strategy"].as_str().unwrap_or("?")
-        ));
-        if self.options.profile {
-            println!("{}", self.client.query(&format!("EXPLAIN ANALYZE {sql}")).await?.text());
-        }
-        Ok(())
-    }
-
     fn planning(&mut self) -> Result<()> {
         let name = "translate and plan";
         if !self.options.wants(name) {
@@ -440,125 +360,4 @@ impl Bench<'_> {
         self.done(case);
         Ok(())
     }
-
-    async fn s3_requests(&mut self) -> Result<()> {
-        let name = "S3 requests of the aggregate";
-        if !self.options.wants(name) {
-            return Ok(());
-        }
-        let mut case = self.case(name);
-        let s3 = Arc::new(S3Server::start()?);
-        let lake = Lake::s3(&s3)?;
-        for tier in ["base", "delta"] {
-            let directory = format!("{tier}/{SCHEMA_ID}");
-            for entry in std::fs::read_dir(self.folder.join(&directory))? {
-                let entry = entry?;
-                let path = format!("{directory}/{}", entry.file_name().to_string_lossy());
-                lake.put_bytes(&path, std::fs::read(entry.path())?).await?;
-            }
-        }
-        let access = match lake.config().remove("s3") {
-            Some(toml::Value::Table(access)) => access,
-            _ => toml::Table::new(),
-        };
-        let server = start_server(&self.database, &lake.url(), access).await?;
-        let client = Client::connect(server.endpoint()).await?;
-
-        let plain = duck::open()?;
-        let paths: Vec<String> = lake
-            .list()
-            .await?
-            .iter()
-            .filter(|path| path.starts_with("base/"))
-            .map(|path| duck::quoted(&format!("{}/{path}", lake.url())))
-            .collect();
-        plain.execute_batch(&format!(
-            "LOAD httpfs; CREATE SECRET (TYPE s3, KEY_ID '{}', SECRET '{}', REGION '{}', ENDPOINT '{}', USE_SSL false, \
-             URL_STYLE 'path'); CREATE VIEW events AS SELECT * FROM read_parquet([{}])",
-            s3::ACCESS_KEY,
-            s3::SECRET_KEY,
-            s3::REGION,
-            s3.endpoint().trim_start_matches("http://"),
-            paths.join(", ")
-        ))?;
-        let count = |requests: &[S3Request], tier: &str| -> f64 {
-            let reads = requests.iter().filter(|request| request.is_read() && request.path.contains(tier));
-            #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
-            let count = reads.count() as f64;
-            count
-        };
-        // What a first query asks for, footers included; then what later ones do, with both caches of blocks in force.
-        s3.forget_requests();
-        ask(&client, AGGREGATE).await?;
-        let first = s3.requests();
-        s3.forget_requests();
-        ask(&client, AGGREGATE).await?;
-        let second = s3.requests();
-        s3.forget_requests();
-        duck::run(&plain, AGGREGATE)?;
-        let plain_requests = s3.requests();
-        s3.forget_requests();
-        let cold_id = data::some_ids(&self.plain, self.rows, self.ids, Place::Cold, 1)?.remove(0);
-        ask(&client, &format!("SELECT carrier FROM events WHERE row_id = '{cold_id}'")).await?;
-        let lookup = s3.requests();
-        let base = "/base/";
-        case.ratio(
-            "first query: base reads / plain's",
-            count(&first, base) / count(&plain_requests, base),
-            Target::AtMost(1.2),
-        );
-        case.series("plain, base reads", "requests", Samples::of([count(&plain_requests, base)]));
-        case.series("first query, base reads", "requests", Samples::of([count(&first, base)]));
-        case.series("first query, delta reads", "requests", Samples::of([count(&first, "/delta/")]));
-        case.series("second query, base reads", "requests", Samples::of([count(&second, base)]));
-        case.series("second query, delta reads", "requests", Samples::of([count(&second, "/delta/")]));
-        #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
-        let lists = second.iter().filter(|request| request.is_list()).count() as f64;
-        case.series("second query, lists", "requests", Samples::of([lists]));
-        let mut files: Vec<&str> =
-            lookup.iter().filter(|request| request.is_read()).map(|request| request.path.as_str()).collect();
-        files.sort_unstable();
-        files.dedup();
-        case.note(format!("a lookup of one cold row read {} of 30 files", files.len()));
-        self.done(case);
-        Ok(())
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a size for people")]
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1_000_000.0
-}
-
-/// Reads a process's resident memory again and again.
-struct MemoryWatch {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<Vec<u64>>,
-}
-
-impl MemoryWatch {
-    fn start(pid: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut seen = Vec::new();
-            while !stopped.load(Ordering::Acquire) {
-                seen.extend(resident(pid).ok());
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            seen
-        });
-        Self { stop, thread }
-    }
-
-    fn stop(self) -> Vec<u64> {
-        self.stop.store(true, Ordering::Release);
-        self.thread.join().unwrap_or_default()
-    }
-}
-
-fn resident(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }

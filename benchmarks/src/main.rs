@@ -45,9 +45,9 @@ struct Cli {
     /// Where `report.json`, `report.md` and the plots go.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/report"))]
     out: PathBuf,
-    /// Also print what DuckDB says of the time of each query.
+    /// Afterwards keep the server and PostgreSQL running, for a closer look.
     #[arg(long)]
-    profile: bool,
+    hold: bool,
     #[command(subcommand)]
     server: Option<BaselineServer>,
 }
@@ -85,7 +85,7 @@ fn run(cli: Cli) -> Result<()> {
     let kinds = cli.ids.map_or(vec![Ids::Time, Ids::Random], |ids| vec![ids]);
     for ids in kinds {
         println!("== {} ids", ids.as_str());
-        let options = cases::Options { runs: cli.runs.max(1), only: cli.only.clone(), profile: cli.profile };
+        let options = cases::Options { runs: cli.runs.max(1), only: cli.only.clone(), hold: cli.hold };
         runtime
             .block_on(cases::run_all(cli.rows, ids, &options, &mut measured))
             .with_context(|| format!("with {} ids", ids.as_str()))?;

@@ -42,6 +42,7 @@ pub(crate) struct Case {
     series: Vec<Series>,
     notes: Vec<String>,
     line: Vec<f64>,
+    profile: Option<String>,
 }
 
 /// Everything that one run measured.
@@ -80,6 +81,7 @@ impl Case {
             series: Vec::new(),
             notes: Vec::new(),
             line: Vec::new(),
+            profile: None,
         }
     }
 
@@ -93,6 +95,11 @@ impl Case {
 
     pub(crate) fn note(&mut self, note: String) {
         self.notes.push(note);
+    }
+
+    /// What `EXPLAIN ANALYZE` says of the query.
+    pub(crate) fn profile(&mut self, text: String) {
+        self.profile = Some(text);
     }
 
     /// Values in the order of time, to draw.
@@ -247,6 +254,13 @@ impl Report {
         text.push_str("\n## Plots\n\n");
         for (case, file) in plots {
             let _ = writeln!(text, "![{} with {} ids]({file})\n", case.name, case.ids);
+        }
+        text.push_str("## Where the time goes\n\nWhat `EXPLAIN ANALYZE` says, one run each.\n");
+        for case in &self.cases {
+            if let Some(profile) = &case.profile {
+                let _ =
+                    write!(text, "\n### {} ({} ids)\n\n```text\n{}\n```\n", case.name, case.ids, profile.trim_end());
+            }
         }
         text
     }
