@@ -16,7 +16,7 @@ use crate::error::TranslateError;
 use crate::lake::{FileType, LakeFile};
 use crate::lake_read::read_expression;
 use crate::options::Tier;
-use crate::plan::{FederatedPlan, LakeSource, MergeStrategy, ReferencePlan, ScannedFile};
+use crate::plan::{FederatedPlan, MergeStrategy, ReferencePlan, ScannedFile};
 use crate::quote::{Ident, duckdb_text};
 use crate::tree::{ctes, select_star_from_node, statement_document, text};
 
@@ -247,30 +247,41 @@ fn lake_relation(
     context: EmitContext<'_>,
     push: &mut dyn FnMut(String, bool, String) -> String,
 ) -> String {
-    let scanned = |sources: &[&Option<LakeSource>], ids: Option<&str>, with_path: bool| {
-        let files: Vec<&ScannedFile> =
-            sources.iter().filter_map(|source| source.as_ref()).flat_map(|source| &source.files).collect();
-        scan_without(reference, &files, ids, with_path, context.lake_prefix)
+    let warm: Vec<&ScannedFile> = reference.warm.iter().flat_map(|source| &source.files).collect();
+    let cold: Vec<&ScannedFile> = reference.cold.iter().flat_map(|source| &source.files).collect();
+    let both = || [warm.as_slice(), cold.as_slice()].concat();
+    let scan = |files: &[&ScannedFile], ids: Option<&str>, with_path: bool| {
+        scan_without(reference, files, ids, with_path, context.lake_prefix)
     };
-    let has = |source: &Option<LakeSource>| source.as_ref().is_some_and(|source| !source.files.is_empty());
+    let newest = |scan: &str, candidates: &str| {
+        format!("SELECT * EXCLUDE (_tc_path) FROM ({scan}){candidates} QUALIFY {NEWEST}")
+    };
     match reference.merge {
         MergeStrategy::Window => {
-            let scan = scanned(&[&reference.warm, &reference.cold], dirty, true);
+            let scan = scan(&both(), dirty, true);
             let candidates = reference.prefilter.as_ref().map_or_else(String::new, |condition| {
                 format!(" WHERE row_id IN (SELECT row_id FROM ({scan}) WHERE {condition})")
             });
-            format!("SELECT * EXCLUDE (_tc_path) FROM ({scan}){candidates} QUALIFY {NEWEST}")
+            newest(&scan, &candidates)
         }
-        MergeStrategy::None => scanned(&[&reference.warm, &reference.cold], dirty, false),
+        MergeStrategy::None => scan(&both(), dirty, false),
         MergeStrategy::Layered => {
             let mut parts = Vec::new();
             let mut superseded = dirty.map(str::to_owned);
-            if has(&reference.warm) {
-                let scan = scanned(&[&reference.warm], dirty, true);
-                let newest = format!("SELECT * EXCLUDE (_tc_path) FROM ({scan}) QUALIFY {NEWEST}");
-                let delta = push(name("delta"), true, newest);
+            if !warm.is_empty() {
+                // Only versions of rows that several delta files hold need the window.
+                let (once, shared): (Vec<&ScannedFile>, Vec<&ScannedFile>) =
+                    warm.into_iter().partition(|scanned| scanned.once);
+                let mut versions = Vec::new();
+                if !once.is_empty() {
+                    versions.push(scan(&once, dirty, false));
+                }
+                if !shared.is_empty() {
+                    versions.push(newest(&scan(&shared, dirty, true), ""));
+                }
+                let delta = push(name("delta"), true, versions.join(" UNION ALL "));
                 parts.push(format!("SELECT * FROM {}", Ident(&delta)));
-                if has(&reference.cold) {
+                if !cold.is_empty() {
                     let dirty = dirty.map(|dirty| format!(" UNION ALL SELECT row_id FROM {}", Ident(dirty)));
                     superseded = Some(push(
                         name("superseded"),
@@ -279,8 +290,8 @@ fn lake_relation(
                     ));
                 }
             }
-            if has(&reference.cold) {
-                parts.push(scanned(&[&reference.cold], superseded.as_deref(), false));
+            if !cold.is_empty() {
+                parts.push(scan(&cold, superseded.as_deref(), false));
             }
             parts.join(" UNION ALL ")
         }
@@ -318,18 +329,18 @@ fn file_scans(
     lake_prefix: &str,
 ) -> String {
     let needed: BTreeSet<usize> = attributes.iter().copied().collect();
-    let mut groups: BTreeMap<(Tier, Vec<Option<FileType>>), Vec<&LakeFile>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Tier, bool, Vec<Option<FileType>>), Vec<&LakeFile>> = BTreeMap::new();
     for file in files {
         let signature = ["row_id", "created_at", "changed_at", "deleted_at"]
             .into_iter()
             .chain(needed.iter().map(|index| entity.attributes[*index].column.as_str()))
             .map(|column| file.column(column).map(|column| column.file_type.clone()))
             .collect();
-        groups.entry((file.tier, signature)).or_default().push(file);
+        groups.entry((file.tier, file.may_hold_tombstones, signature)).or_default().push(file);
     }
     let scans: Vec<String> = groups
         .into_iter()
-        .map(|((tier, _), files)| {
+        .map(|((tier, may_hold_tombstones, _), files)| {
             let sample = files[0];
             let mut columns = vec!["CAST(row_id AS UUID) AS row_id".to_owned()];
             for attribute in attributes.iter().map(|index| &entity.attributes[*index]) {
@@ -342,7 +353,8 @@ fn file_scans(
             }
             columns.push("CAST(created_at AS BIGINT) AS created_at".to_owned());
             columns.push("CAST(changed_at AS BIGINT) AS changed_at".to_owned());
-            let deleted_at = if sample.column("deleted_at").is_some() { "deleted_at" } else { "NULL" };
+            // Of files without tombstones nothing need be read: the optimizer drops the filter for live rows.
+            let deleted_at = if may_hold_tombstones { "deleted_at" } else { "NULL" };
             columns.push(format!("CAST({deleted_at} AS BIGINT) AS deleted_at"));
             columns.push(format!("'{}' AS _tier", tier.as_str()));
             let path_option = if with_path {

@@ -93,6 +93,15 @@ impl IdSet {
         self.0.is_empty()
     }
 
+    /// Its ids in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u128> + '_ {
+        self.0.iter().copied()
+    }
+
+    pub fn contains(&self, id: u128) -> bool {
+        self.0.binary_search(&id).is_ok()
+    }
+
     /// Whether an id lies in `low..=high`.
     pub fn any_within(&self, (low, high): (u128, u128)) -> bool {
         self.0.get(self.0.partition_point(|id| *id < low)).is_some_and(|id| *id <= high)

@@ -31,6 +31,7 @@ pub mod postgres;
 pub mod predicate;
 mod prune;
 pub mod quote;
+mod row_ids;
 mod tree;
 pub mod value;
 

@@ -99,6 +99,8 @@ pub struct ScannedFile {
     pub file: LakeFile,
     /// Whether it may hold superseded ids, so that its rows must be checked against them.
     pub anti_join: bool,
+    /// Whether each of its rows is in it once and in no other file that is read with it.
+    pub once: bool,
 }
 
 /// What is missing from an answer.

@@ -15,6 +15,7 @@ use crate::plan::{
 use crate::postgres::{PushedPredicate, TableNames, hot_statement, inconsistent_sql, scan_statement};
 use crate::predicate::Predicate;
 use crate::prune::{may_hold, selectivity};
+use crate::row_ids::{RowIds, may_share_rows};
 
 /// What the planner knows of the moment.
 #[derive(Debug, Clone, Default)]
@@ -156,15 +157,9 @@ fn plan_reference(
         reference.conjuncts.iter().filter_map(|conjunct| conjunct.predicate.as_ref().ok()).collect();
     let any_dirty = dirty_rows.is_some_and(|rows| rows > 0);
     let (merge, merge_proof) = merge_strategy(&files, any_dirty);
-    let superseding = Superseding {
-        dirty: any_dirty.then(|| facts.dirty_ids.get(&entity.schema_id).map(Arc::as_ref)),
-        delta: files
-            .iter()
-            .filter(|file| file.tier == Tier::Warm && merge == MergeStrategy::Layered)
-            .map(|file| (*file, facts.delta_ids.get(&file.path).map(Arc::as_ref)))
-            .collect(),
-    };
-    let source = |tier| lake_source(reference, &files, &predicates, tier, merge, &superseding);
+    let dirty_ids = any_dirty.then(|| facts.dirty_ids.get(&entity.schema_id).map(Arc::as_ref));
+    let row_ids = RowIds::new(&predicates, &files, merge, dirty_ids, &facts.delta_ids);
+    let source = |tier| lake_source(reference, &files, &predicates, tier, merge, &row_ids);
     let prefilter = (merge == MergeStrategy::Window).then(|| prefilter(entity, &files, &predicates)).flatten();
     Ok(ReferencePlan {
         entity: Arc::clone(entity),
@@ -232,7 +227,7 @@ fn lake_source(
     predicates: &[&Predicate],
     tier: Tier,
     merge: MergeStrategy,
-    superseding: &Superseding<'_>,
+    row_ids: &RowIds<'_>,
 ) -> Option<LakeSource> {
     let of_tier: Vec<&LakeFile> = files.iter().copied().filter(|file| file.tier == tier).collect();
     if of_tier.is_empty() {
@@ -244,14 +239,25 @@ fn lake_source(
         MergeStrategy::Layered => tier == Tier::Cold,
         MergeStrategy::None => true,
     };
-    let files: Vec<ScannedFile> = of_tier
+    let files: Vec<&LakeFile> = of_tier
         .iter()
-        .filter(|file| file.row_count > 0)
+        .copied()
+        .filter(|file| file.row_count > 0 && row_ids.may_answer(file))
         .filter(|file| {
             predicates.iter().all(|predicate| may_hold(file, &reference.entity, predicate, !filters_at_scan))
         })
-        .map(|file| ScannedFile { file: (*file).clone(), anti_join: superseding.may_reach(file) })
         .collect();
+    let once = match (merge, tier) {
+        (MergeStrategy::Window, _) => vec![false; files.len()],
+        (MergeStrategy::Layered, Tier::Warm) => row_ids.are_once(&files),
+        (MergeStrategy::Layered | MergeStrategy::None, _) => vec![true; files.len()],
+    };
+    let files = files.into_iter().zip(once).map(|(file, once)| ScannedFile {
+        file: file.clone(),
+        anti_join: row_ids.may_be_superseded(file),
+        once,
+    });
+    let files = files.collect();
     let mut pushed = Vec::new();
     let mut residual = reference.kept_back.clone();
     for conjunct in &reference.conjuncts {
@@ -264,25 +270,6 @@ fn lake_source(
         }
     }
     Some(LakeSource { tier, files_total: of_tier.len(), files, pushed, residual })
-}
-
-/// What supersedes versions in files: dirty ids, and under `layered` delta rows over base rows.
-struct Superseding<'a> {
-    /// The dirty ids: nothing is dirty, or the ids if they are known.
-    dirty: Option<Option<&'a IdSet>>,
-    /// Delta files with their ids if they are known.
-    delta: Vec<(&'a LakeFile, Option<&'a IdSet>)>,
-}
-
-impl Superseding<'_> {
-    /// Whether a row of the file may be superseded; false is certain.
-    fn may_reach(&self, file: &LakeFile) -> bool {
-        let Some(range) = file.row_id_range else { return self.dirty.is_some() || !self.delta.is_empty() };
-        let reached_by = |ids: Option<&IdSet>| ids.is_none_or(|ids| ids.any_within(range));
-        self.dirty.is_some_and(reached_by)
-            || (file.tier == Tier::Cold
-                && self.delta.iter().any(|(delta, ids)| may_share_rows(delta, file) && reached_by(*ids)))
-    }
 }
 
 /// Rows of which no version passes the filter need no window. Worth a second scan only when few rows pass.
@@ -352,15 +339,6 @@ fn merge_strategy(files: &[&LakeFile], any_dirty: bool) -> (MergeStrategy, Strin
     let proof = "each row is once in base (unique files, disjoint row_id ranges) and no base version is newer than a \
                  delta version of the same row (changed_at ranges)";
     (MergeStrategy::Layered, proof.to_owned())
-}
-
-fn may_share_rows(left: &LakeFile, right: &LakeFile) -> bool {
-    match (left.row_id_range, right.row_id_range) {
-        (Some((left_low, left_high)), Some((right_low, right_high))) => {
-            left_low <= right_high && right_low <= left_high
-        }
-        _ => true,
-    }
 }
 
 /// Whether the statistics prove that no row occurs twice in these files; otherwise why not.

@@ -73,6 +73,8 @@ impl Engine {
         let engine = Self { database: Database::open(&config)?, secret: Mutex::default(), temp_directory };
         let connection = engine.database.connect()?;
         connection.execute(&format!("ATTACH ':memory:' AS {}; SET GLOBAL TimeZone = 'UTC'", Ident(CATALOG_NAME)))?;
+        // Footers stay parsed as long as their files stay the same.
+        connection.execute("SET GLOBAL parquet_metadata_cache = true")?;
         let allowed = match &settings.lake {
             LakeAccess::Folder(path) => format!("{path}/"),
             LakeAccess::S3 { prefix, credentials } => {

@@ -35,39 +35,39 @@ impl DeltaIds {
         connection: &Arc<Connection>,
         lake: &Lake,
     ) -> Result<BTreeMap<String, Arc<IdSet>>, QueryError> {
-        let mut found = BTreeMap::new();
-        if !(tiers.contains(Tier::Warm) && tiers.contains(Tier::Cold)) {
-            return Ok(found);
-        }
-        for files in files.values().filter(|files| wants_delta_ids(files)) {
-            let wanted = files.iter().filter(|file| file.tier == Tier::Warm && file.row_count <= MAX_FILE_ROWS);
-            for file in wanted {
-                let key = key(file);
-                let known = self.lock().get(&key).cloned();
-                let ids = match known {
-                    Some(ids) => ids,
-                    None => {
-                        let (connection, url) = (Arc::clone(connection), lake.duckdb_url(&file.path));
-                        let read = tokio::task::spawn_blocking(move || read_ids(&connection, &url));
-                        let read = read.await.map_err(QueryError::internal)?;
-                        let ids = Arc::new(read.map_err(|error| named(error, &lake.duckdb_url(&file.path)))?);
-                        let mut cache = self.lock();
-                        if cache.values().map(|ids| ids.len()).sum::<usize>() + ids.len() > MAX_IDS {
-                            cache.clear();
-                        }
-                        cache.insert(key, Arc::clone(&ids));
-                        ids
-                    }
-                };
-                found.insert(file.path.clone(), ids);
+        let mut found = self.known(files, tiers);
+        let unknown: Vec<&LakeFile> = wanted(files, tiers).filter(|file| !found.contains_key(&file.path)).collect();
+        for file in unknown {
+            let (connection, url) = (Arc::clone(connection), lake.duckdb_url(&file.path));
+            let read = tokio::task::spawn_blocking(move || read_ids(&connection, &url));
+            let read = read.await.map_err(QueryError::internal)?;
+            let ids = Arc::new(read.map_err(|error| named(error, &lake.duckdb_url(&file.path)))?);
+            let mut cache = self.lock();
+            if cache.values().map(|ids| ids.len()).sum::<usize>() + ids.len() > MAX_IDS {
+                cache.clear();
             }
+            cache.insert(key(file), Arc::clone(&ids));
+            found.insert(file.path.clone(), ids);
         }
         Ok(found)
+    }
+
+    /// As [`Self::of`], without reading any file.
+    pub(super) fn known(&self, files: &BTreeMap<i16, Vec<LakeFile>>, tiers: Tiers) -> BTreeMap<String, Arc<IdSet>> {
+        let cache = self.lock();
+        wanted(files, tiers).filter_map(|file| Some((file.path.clone(), Arc::clone(cache.get(&key(file))?)))).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FileKey, Arc<IdSet>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The files whose ids are worth knowing.
+fn wanted(files: &BTreeMap<i16, Vec<LakeFile>>, tiers: Tiers) -> impl Iterator<Item = &LakeFile> {
+    let both = tiers.contains(Tier::Warm) && tiers.contains(Tier::Cold);
+    let files = files.values().filter(move |files| both && wants_delta_ids(files));
+    files.flatten().filter(|file| file.tier == Tier::Warm && file.row_count <= MAX_FILE_ROWS)
 }
 
 /// DuckDB doesn't always say which file it can't read.

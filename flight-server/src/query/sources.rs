@@ -152,7 +152,8 @@ impl Sources {
         let snapshot = self.begin(&entities, options, &mut facts).await?;
         if let Some(mut snapshot) = snapshot {
             if options.tiers.contains(Tier::Hot) {
-                facts.dirty_rows = self.unless_silent(self.count_dirty(query, &entities, &mut snapshot)).await?;
+                let dirty = self.unless_silent(self.count_dirty(query, &entities, &mut snapshot)).await?;
+                (facts.dirty_rows, facts.dirty_ids) = (dirty.rows, dirty.ids);
             }
             self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
             snapshot.finish().await.map_err(statement_error)?;
@@ -161,6 +162,7 @@ impl Sources {
         if let Some(listings) = listings {
             self.files_of_listings(listings, options, &mut facts).await?;
         }
+        facts.delta_ids = self.delta_ids.known(&facts.files, options.tiers);
         plan(query, &facts, options, &self.tables).map_err(plan_error)
     }
 
@@ -190,8 +192,7 @@ impl Sources {
                 match &mut snapshot {
                     // Without files there is nothing to discard.
                     Some(snapshot) if !options.tiers.any_lake() => {
-                        let rows = self.unless_silent(self.count_dirty(query, &entities, snapshot)).await?;
-                        Ok(DirtySets { rows, ids: BTreeMap::new() })
+                        self.unless_silent(self.count_dirty(query, &entities, snapshot)).await
                     }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
                         self.unless_silent(self.load_dirty_ids(query, &entities, snapshot, connection)).await
@@ -464,18 +465,31 @@ impl Sources {
         Ok(())
     }
 
+    /// Counts the dirty rows that can matter; when a condition leaves few, their ids come along.
     async fn count_dirty(
         &self,
         query: &Query,
         entities: &[Arc<Entity>],
         snapshot: &mut Snapshot,
-    ) -> Result<BTreeMap<i16, u64>, QueryError> {
-        let mut counts = BTreeMap::new();
+    ) -> Result<DirtySets, QueryError> {
+        let mut sets = DirtySets::default();
         for entity in entities {
-            let sql = dirty_count_sql(&self.tables, entity.schema_id, condition(query, entity).as_deref());
-            counts.insert(entity.schema_id, snapshot.count(&sql).await.map_err(statement_error)?);
+            let condition = condition(query, entity);
+            let rows = if condition.is_some() {
+                let sql = dirty_ids_sql(&self.tables, entity.schema_id, condition.as_deref());
+                let stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
+                let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(statement_error)?;
+                let ids: Vec<u128> = batches.iter().flat_map(row_ids).collect();
+                let rows = ids.len() as u64;
+                sets.ids.insert(entity.schema_id, Arc::new(IdSet::new(ids)));
+                rows
+            } else {
+                let sql = dirty_count_sql(&self.tables, entity.schema_id, None);
+                snapshot.count(&sql).await.map_err(statement_error)?
+            };
+            sets.rows.insert(entity.schema_id, rows);
         }
-        Ok(counts)
+        Ok(sets)
     }
 
     async fn load_dirty_ids(
