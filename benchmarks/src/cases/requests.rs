@@ -64,12 +64,15 @@ impl Bench<'_> {
             count
         };
         // What a first query asks for, footers included; then what later ones do, with both caches of blocks in force.
-        s3.forget_requests();
-        ask(&client, AGGREGATE).await?;
-        let first = s3.requests();
-        s3.forget_requests();
-        ask(&client, AGGREGATE).await?;
-        let second = s3.requests();
+        let asked_twice = async |client: &Client| -> Result<(Vec<S3Request>, Vec<S3Request>)> {
+            s3.forget_requests();
+            ask(client, AGGREGATE).await?;
+            let first = s3.requests();
+            s3.forget_requests();
+            ask(client, AGGREGATE).await?;
+            Ok((first, s3.requests()))
+        };
+        let (first, second) = asked_twice(&client).await?;
         s3.forget_requests();
         duck::run(&plain, AGGREGATE)?;
         let plain_requests = s3.requests();
@@ -102,12 +105,7 @@ impl Bench<'_> {
         let config = server.config_path().display().to_string();
         let imported = run(&["manifest", "import", "--config", &config]).await?;
         anyhow::ensure!(imported.success, "the manifest was not imported: {}", imported.stderr);
-        s3.forget_requests();
-        ask(&client, AGGREGATE).await?;
-        let first = s3.requests();
-        s3.forget_requests();
-        ask(&client, AGGREGATE).await?;
-        let second = s3.requests();
+        let (first, second) = asked_twice(&client).await?;
         case.ratio(
             "manifest, first query: base reads / plain's",
             count(&first, base) / count(&plain_requests, base),
