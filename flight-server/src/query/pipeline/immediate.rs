@@ -1,0 +1,116 @@
+//! Answers that are there at once: from the catalog, and EXPLAIN.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
+use futures::stream;
+use serde_json::Value as Json;
+use tokio::sync::OwnedSemaphorePermit;
+use translator::options::QueryOptions;
+
+use super::ready::{Ready, ready};
+use super::streaming::{Execution, start};
+use super::{Inner, blocking};
+use crate::engine::duckdb::ProfileNode;
+use crate::plan_tree;
+use crate::query::error::QueryError;
+use crate::query::plan_json::{self, PlanParts};
+use crate::query::recovery::Attempts;
+use crate::query::run::{RunEvent, RunSummary, conform, execution_error};
+use crate::query::sources::HotExecution;
+use crate::query::statement::{BoundStatement, Explain};
+use crate::query::{QueryEvent, QueryRequest, QueryStream};
+
+impl Inner {
+    /// A result that is there already.
+    fn immediate(schema: SchemaRef, batches: Vec<RecordBatch>, plan: &Json, hot: &[HotExecution]) -> QueryStream {
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let bytes = batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
+        let end =
+            plan_json::executed(plan, hot, &[], &RunSummary { rows, bytes, by_duckdb: true, ..RunSummary::default() });
+        let events = batches.into_iter().map(|batch| Ok(QueryEvent::Batch(batch))).chain([Ok(QueryEvent::End(end))]);
+        QueryStream { schema, events: Box::pin(stream::iter(events.collect::<Vec<_>>())) }
+    }
+
+    pub(super) async fn answer_from_shape(
+        &self,
+        bound: &Arc<BoundStatement>,
+        request: &QueryRequest,
+        translation: Duration,
+    ) -> Result<QueryStream, QueryError> {
+        let plan = plan_json::planned(&PlanParts {
+            query_id: &request.query_id,
+            sql: &request.sql,
+            plan: None,
+            options: &request.options,
+            statement: &bound.shape_sql,
+            translation,
+            planning: Duration::ZERO,
+            breakers: self.sources.breakers(),
+        });
+        if bound.explain != Explain::No {
+            let batch = explained(&bound.schema, &plan, None)?;
+            return Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &plan, &[]));
+        }
+        let shared = Arc::clone(bound);
+        let batches = blocking(move || {
+            let (_, batches) = shared.shape.query(&shared.shape_sql).map_err(execution_error)?;
+            batches.iter().map(|batch| conform(batch, &shared.schema)).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+        Ok(Self::immediate(Arc::clone(&bound.schema), batches, &plan, &[]))
+    }
+
+    /// EXPLAIN: the plan as text; with ANALYZE the query runs, and what was measured is in it.
+    pub(super) async fn explain(
+        &self,
+        bound: &Arc<BoundStatement>,
+        request: &QueryRequest,
+        translation: Duration,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) -> Result<QueryStream, QueryError> {
+        let mut ready = ready(self, bound, request, translation, &mut Attempts::default()).await?;
+        let (plan, profile) = match bound.explain {
+            Explain::Analyze => {
+                let summary = analyze(&mut ready, bound, &request.options, permit).await?;
+                (plan_json::executed(&ready.plan, &ready.hot, &ready.scans, &summary), summary.profile)
+            }
+            Explain::No | Explain::Plan => (Arc::new(ready.plan.clone()), None),
+        };
+        let batch = explained(&bound.schema, &plan, profile.as_ref())?;
+        Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &ready.plan, &ready.hot))
+    }
+}
+
+/// Runs a query to its end and sends nothing of it.
+async fn analyze(
+    ready: &mut Ready,
+    bound: &BoundStatement,
+    options: &QueryOptions,
+    permit: &Arc<OwnedSemaphorePermit>,
+) -> Result<RunSummary, QueryError> {
+    let mut run = start(ready, &bound.answer, options, permit).await?;
+    while let Some(event) = run.next().await {
+        if let RunEvent::End(summary) = event? {
+            if let Execution::Postgres(stream) = run {
+                ready.hot.push(stream.execution());
+            }
+            return Ok(summary);
+        }
+    }
+    Err(QueryError::internal(anyhow::anyhow!("the query's thread ended without a word")))
+}
+
+/// Rows of EXPLAIN.
+fn explained(schema: &SchemaRef, plan: &Json, profile: Option<&ProfileNode>) -> Result<RecordBatch, QueryError> {
+    let mut rows = vec![("federated_plan", plan_tree::render(plan))];
+    rows.extend(profile.map(|profile| ("analyzed_plan", plan_tree::profile(profile))));
+    let (keys, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    RecordBatch::try_new(
+        Arc::clone(schema),
+        vec![Arc::new(StringArray::from(keys)), Arc::new(StringArray::from(values))],
+    )
+    .map_err(QueryError::internal)
+}

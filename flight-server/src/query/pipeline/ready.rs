@@ -1,0 +1,197 @@
+//! Everything before the first row: facts, plan, hot rows, statement.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+use tracing::Instrument;
+use translator::catalog::Entity;
+use translator::emit::{EmitContext, emit, system_table};
+use translator::hot_query::HotQuery;
+use translator::options::QueryOptions;
+use translator::plan::{FederatedPlan, ScannedFile};
+use translator::quote::duckdb_text;
+
+use super::{Inner, blocking};
+use crate::engine::create_temporary_table;
+use crate::engine::duckdb::Connection;
+use crate::postgres::Snapshot;
+use crate::query::QueryRequest;
+use crate::query::error::{QueryError, Recovery};
+use crate::query::plan_json::{self, PlanParts};
+use crate::query::recovery::Attempts;
+use crate::query::run::execution_error;
+use crate::query::sources::HotExecution;
+use crate::query::statement::{self, BoundStatement, translate_error};
+use crate::query::system_tables::{self, SystemSources};
+
+/// A query that is ready to run.
+pub(super) struct Ready {
+    pub(super) connection: Arc<Connection>,
+    /// The federated statement, or what EXPLAIN ANALYZE wraps around it.
+    pub(super) sql: String,
+    pub(super) plan: Json,
+    pub(super) hot: Vec<HotExecution>,
+    /// Paths of the files that are read.
+    pub(super) files: Vec<String>,
+    /// The files of each lake source in the plan's order, as DuckDB names them.
+    pub(super) scans: Vec<BTreeSet<String>>,
+    /// What answers without DuckDB.
+    pub(super) hot_query: Option<(HotQuery, Arc<Entity>, Snapshot)>,
+}
+
+/// Gets a query ready, in as many attempts as make sense.
+pub(super) async fn ready(
+    inner: &Inner,
+    bound: &Arc<BoundStatement>,
+    request: &QueryRequest,
+    translation: Duration,
+    attempts: &mut Attempts,
+) -> Result<Ready, QueryError> {
+    loop {
+        match inner.ready(bound, request, translation, attempts).await {
+            Ok(ready) => return Ok(ready),
+            Err(error) => attempts.recover(error, &request.options, &inner.sources)?,
+        }
+    }
+}
+
+impl Inner {
+    /// The statement that runs: DuckDB's, or PostgreSQL's where it answers alone.
+    pub(super) async fn statement(
+        &self,
+        bound: &Arc<BoundStatement>,
+        plan: &FederatedPlan,
+    ) -> Result<String, QueryError> {
+        if let Some(hot_query) = &plan.hot_query {
+            return Ok(hot_query.statement.sql.clone());
+        }
+        let (bound, plan) = (Arc::clone(bound), plan.clone());
+        let lake_prefix = self.sources.lake.duckdb_root();
+        blocking(move || {
+            let print = |tree: &Json| statement::print(&bound.shape, tree);
+            let context = EmitContext { print: &print, lake_prefix: &lake_prefix };
+            emit(&bound.query, &plan, context).map(|statement| statement.sql).map_err(translate_error)
+        })
+        .await
+    }
+
+    /// Everything before the first row: facts, plan, hot rows, statement.
+    async fn ready(
+        &self,
+        bound: &Arc<BoundStatement>,
+        request: &QueryRequest,
+        translation: Duration,
+        attempts: &mut Attempts,
+    ) -> Result<Ready, QueryError> {
+        let started = Instant::now();
+        let options = attempts.options(&request.options);
+        let connection = Arc::new(self.engine.connect().map_err(execution_error)?);
+        let parts = |plan, statement, planning| PlanParts {
+            query_id: &request.query_id,
+            sql: &request.sql,
+            plan,
+            options: &request.options,
+            statement,
+            translation,
+            planning,
+            breakers: self.sources.breakers(),
+        };
+        if options.tiers.any_lake() && !bound.query.references.is_empty() {
+            self.refresh_credentials().await?;
+        }
+        let load = self.load(bound, &options, attempts.overrides(), &connection);
+        let (mut loaded, note) = load.instrument(tracing::info_span!("plan")).await?;
+        attempts.unless_hot_query(loaded.plan.hot_query.is_some())?;
+        if let Some(note) = note {
+            loaded.plan.route_reason = note.reason().to_owned();
+            loaded.plan.warnings.extend(note.warning());
+        }
+        self.load_system_tables(bound, &request.options, &connection).await?;
+        let statement = self.statement(bound, &loaded.plan).await?;
+        let hot_query = match (&loaded.plan.hot_query, loaded.plan.references.first(), loaded.snapshot) {
+            (Some(query), Some(reference), Some(snapshot)) => {
+                Some((query.clone(), Arc::clone(&reference.entity), snapshot))
+            }
+            _ => None,
+        };
+        let loading: f64 = loaded.hot.iter().map(|hot| hot.ms).sum();
+        let planning = started.elapsed().saturating_sub(Duration::from_secs_f64(loading / 1000.0));
+        let plan = plan_json::planned(&parts(Some(&loaded.plan), &statement, planning));
+        if !loaded.plan.warnings.is_empty() {
+            tracing::warn!(query_id = request.query_id, warnings = ?loaded.plan.warnings, "query with warnings");
+        }
+        let files = loaded.plan.references.iter().flat_map(|reference| reference.files());
+        let files = files.map(|file| file.path.clone()).collect();
+        let lake = loaded.plan.references.iter().flat_map(|reference| [&reference.warm, &reference.cold]).flatten();
+        let url = |file: &ScannedFile| self.sources.lake.duckdb_url(&file.file.path);
+        let scans = lake.map(|source| source.files.iter().map(url).collect()).collect();
+        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, files, scans, hot_query })
+    }
+
+    /// DuckDB doesn't always say which file it can't read: then the files are read one by one until one fails alone.
+    pub(super) async fn name_damaged_file(&self, error: QueryError, ready: &Ready) -> Result<QueryError, QueryError> {
+        if error.recovery() != Some(&Recovery::WithoutFile(None)) {
+            return Ok(error);
+        }
+        let connection = self.engine.connect().map_err(execution_error)?;
+        let files: Vec<String> = ready.files.iter().map(|path| self.sources.lake.duckdb_url(path)).collect();
+        let damaged = blocking(move || {
+            Ok(files.into_iter().find(|file| {
+                let columns = "SELECT max(hash(COLUMNS(*)))";
+                connection.query(&format!("{columns} FROM read_parquet([{}])", duckdb_text(file))).is_err()
+            }))
+        })
+        .await?;
+        Ok(match damaged {
+            Some(file) => {
+                let path = self.sources.lake.relative_path(&file);
+                QueryError::new(error.kind(), format!("the file `{path}` can't be read: {}", error.message()))
+                    .recoverable(Recovery::WithoutFile(Some(file)))
+            }
+            None => error,
+        })
+    }
+
+    async fn refresh_credentials(&self) -> Result<(), QueryError> {
+        match self.sources.lake.s3_credentials().await {
+            Ok(Some(credentials)) => {
+                let prefix = self.sources.lake.duckdb_root();
+                self.engine.set_credentials(&prefix, &credentials).map_err(execution_error)
+            }
+            Ok(None) => Ok(()),
+            // The listing says whether the lake is down, and whether the query may do without it.
+            Err(error) => {
+                tracing::warn!(%error, "no S3 credentials");
+                Ok(())
+            }
+        }
+    }
+
+    async fn load_system_tables(
+        &self,
+        bound: &Arc<BoundStatement>,
+        options: &QueryOptions,
+        connection: &Arc<Connection>,
+    ) -> Result<(), QueryError> {
+        let from = SystemSources {
+            shape: &bound.shape,
+            sources: &self.sources,
+            telemetry: &self.telemetry,
+            health: &self.health,
+            options,
+        };
+        for (index, table) in bound.query.system_tables.iter().enumerate() {
+            let (schema, batches) = system_tables::rows(&from, table).await?;
+            let connection = Arc::clone(connection);
+            blocking(move || {
+                let name = system_table(index);
+                create_temporary_table(&connection, &name, &schema).map_err(execution_error)?;
+                batches.iter().try_for_each(|batch| connection.append(&name, batch)).map_err(execution_error)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
