@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 mod conform;
 pub(crate) mod engine;
+mod failpoint;
 pub mod flight;
 pub mod health;
 pub mod lake;

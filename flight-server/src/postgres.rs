@@ -7,6 +7,7 @@ mod connect;
 mod copy;
 mod decode;
 mod error;
+mod hosts;
 mod inspect;
 mod manifest;
 mod rows;
@@ -35,6 +36,7 @@ use translator::lake::LakeFile;
 
 use crate::config::{PostgresConfig, TableNames};
 use connect::Target;
+use hosts::Hosts;
 use rows::CopyStream;
 use tls::Connector;
 
@@ -80,16 +82,17 @@ impl PostgresSource {
             target.config.connect_timeout(config.connect_timeout);
         }
         let connector = target.connector()?;
-        let hosts = target.config.get_hosts().len().max(target.config.get_hostaddrs().len()).max(1);
-        let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
+        let limit = target.config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
+        let hosts = Hosts::new(&target.config, connector.clone(), limit);
+        let create_timeout = limit.saturating_mul(hosts.len());
         // Fast: a dead connection is known to be closed without asking it; `begin` copes with those that aren't.
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(target.config, connector.clone(), manager_config);
+        let manager = Manager::from_connect(target.config, hosts, manager_config);
         let pool = Pool::builder(manager)
             .max_size(config.pool_size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.connect_timeout))
-            .create_timeout(Some(config.connect_timeout.saturating_mul(hosts)))
+            .create_timeout(Some(create_timeout))
             .recycle_timeout(Some(config.connect_timeout))
             .build()
             .map_err(|error| PostgresError::internal("PostgreSQL: cannot build the pool").with_source(error))?;
@@ -321,7 +324,10 @@ impl Drop for Snapshot {
             drop(Object::take(client));
             return;
         };
-        if self.statement_running {
+        // What broke has nothing left to cancel, and asking would cost a dead server one more connection.
+        if self.statement_running && client.is_closed() {
+            drop(Object::take(client));
+        } else if self.statement_running {
             let connector = self.connector.clone();
             let client = Object::take(client);
             let cancel = client.cancel_token();

@@ -12,7 +12,6 @@
 
 mod commands;
 mod compact;
-mod failpoint;
 mod flush;
 mod gc;
 mod manifest;

@@ -14,6 +14,7 @@ pub mod model;
 pub mod nycflights;
 pub mod oracle;
 pub mod postgres;
+pub mod proxy;
 pub mod s3;
 pub mod scenario;
 pub mod server;

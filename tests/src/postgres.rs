@@ -4,6 +4,8 @@
 //! tables of design 2.1. [`Cluster::start`] makes a cluster of one's own, to stop, pause and restart. Clusters end with
 //! the process whatever happens (see [`crate::supervise`]).
 
+mod standby;
+
 use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -86,10 +88,7 @@ impl Cluster {
     pub fn start_blocking() -> Result<Self> {
         let bin = binaries()?;
         let user = unprivileged_user()?;
-        let dir = tempfile::Builder::new().prefix("thermocline-pg-").tempdir()?.keep();
-        if let Some((uid, gid)) = user {
-            std::os::unix::fs::chown(&dir, Some(uid), Some(gid))?;
-        }
+        let dir = Self::directory(user)?;
         let mut cluster = Self { bin, dir, port: 0, user, server: Mutex::new(None) };
         if cluster.user.is_some() && !is_reachable_by_others(&cluster.bin)? {
             cluster.copy_programs()?;
@@ -97,6 +96,15 @@ impl Cluster {
         cluster.initialise()?;
         run_blocking(make_template(cluster.url("postgres"), cluster.url(TEMPLATE)))??;
         Ok(cluster)
+    }
+
+    /// An empty directory that belongs to whom the server runs as.
+    fn directory(user: Option<(u32, u32)>) -> Result<PathBuf> {
+        let dir = tempfile::Builder::new().prefix("thermocline-pg-").tempdir()?.keep();
+        if let Some((uid, gid)) = user {
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid))?;
+        }
+        Ok(dir)
     }
 
     /// Copies PostgreSQL out of a directory that only root may enter, such as root's own cache.
@@ -137,6 +145,10 @@ impl Cluster {
         if !initdb.end_keeping_files()?.success() {
             bail!("initdb failed: {log}");
         }
+        self.launch_on_a_free_port()
+    }
+
+    fn launch_on_a_free_port(&mut self) -> Result<()> {
         // Another process may take the free port before PostgreSQL does.
         let mut last = None;
         for _ in 0..5 {
@@ -169,6 +181,8 @@ impl Cluster {
             ("fsync", "off".to_owned()),
             ("full_page_writes", "off".to_owned()),
             ("max_connections", "200".to_owned()),
+            // A standby takes rows away from under its readers at once.
+            ("max_standby_streaming_delay", "0".to_owned()),
             ("shared_buffers", "128MB".to_owned()),
             ("log_statement", "all".to_owned()),
             ("log_destination", "stderr".to_owned()),
@@ -592,7 +606,8 @@ pub fn schema_sql() -> String {
     )
 }
 
-fn url_of(port: u16, database: &str) -> String {
+/// Connection URL of a database behind a port of this machine, such as that of a proxy.
+pub fn url_of(port: u16, database: &str) -> String {
     format!("postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/{database}")
 }
 

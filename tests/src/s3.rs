@@ -128,6 +128,10 @@ impl S3Server {
         Ok(Self { address, traffic, stop: Some(stop), thread: Some(thread), dir })
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -258,6 +262,7 @@ async fn truncate(response: Response<Body>, length: usize) -> std::result::Resul
 
 fn error_body(status: u16) -> String {
     let code = match status {
+        400 => "ExpiredToken",
         403 => "AccessDenied",
         404 => "NoSuchKey",
         503 => "SlowDown",

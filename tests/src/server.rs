@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::lake::Lake;
 use crate::model::Entity;
@@ -148,6 +149,35 @@ impl Server {
     /// The log can't be read.
     pub fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.dir.path().join("server.log"))?)
+    }
+
+    /// Status and body of an answer of the admin port, whose address is in the log.
+    ///
+    /// # Errors
+    /// The port can't be reached or speaks no HTTP.
+    pub async fn admin_get(&self, path: &str) -> Result<(u16, String)> {
+        let log = self.log()?;
+        let line = log.lines().find(|line| line.contains("admin port:")).context("no admin port in the log")?;
+        let address =
+            line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("address")?;
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+        let status = head.split_whitespace().nth(1).context("no status")?.parse()?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// What `/metrics` says.
+    ///
+    /// # Errors
+    /// The port can't be reached.
+    pub async fn metrics(&self) -> Result<String> {
+        let (status, body) = self.admin_get("/metrics").await?;
+        anyhow::ensure!(status == 200, "{status}: {body}");
+        Ok(body)
     }
 
     /// Sends the process a signal by name.

@@ -42,6 +42,9 @@ pub(crate) struct DuckError {
 
 impl DuckError {
     fn new(message: String) -> Self {
+        // A statement that failed before its rows were asked for hides its error in another one.
+        const WRAPPING: &str = "Attempting to execute an unsuccessful or closed pending query result\nError: ";
+        let message = message.split_once(WRAPPING).map_or(message.as_str(), |(_, error)| error).to_owned();
         const KINDS: [(&str, DuckErrorKind); 17] = [
             ("Binder Error", DuckErrorKind::Binder),
             ("Catalog Error", DuckErrorKind::Binder),

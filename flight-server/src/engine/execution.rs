@@ -62,7 +62,6 @@ impl Engine {
         let optional = [
             ("memory_limit", settings.memory_limit.clone()),
             ("threads", settings.threads.map(|threads| threads.to_string())),
-            ("max_temp_directory_size", settings.temp_directory_limit.clone()),
             (
                 "extension_directory",
                 settings.extension_directory.as_ref().map(|path| path.to_string_lossy().into_owned()),
@@ -75,6 +74,10 @@ impl Engine {
         connection.execute(&format!("ATTACH ':memory:' AS {}; SET GLOBAL TimeZone = 'UTC'", Ident(CATALOG_NAME)))?;
         // Footers stay parsed as long as their files stay the same.
         connection.execute("SET GLOBAL parquet_metadata_cache = true")?;
+        if let Some(limit) = &settings.temp_directory_limit {
+            // Given at start-up it is shown and not obeyed: only the running instance passes it on.
+            connection.execute(&format!("SET GLOBAL max_temp_directory_size = {}", duckdb_text(limit)))?;
+        }
         let allowed = match &settings.lake {
             LakeAccess::Folder(path) => format!("{path}/"),
             LakeAccess::S3 { prefix, credentials } => {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::failure::Failure;
 use super::session;
@@ -32,6 +33,9 @@ pub(super) fn code(kind: ErrorKind) -> Code {
     }
 }
 
+/// Where it is known when to try again, `google.rpc.RetryInfo` is in the details ([gRPC's richer error model]).
+///
+/// [gRPC's richer error model]: https://grpc.io/docs/guides/error/#richer-error-model
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         log(&failure);
@@ -39,7 +43,14 @@ impl From<Failure> for Status {
         if failure.forget_session {
             session::forget_cookie(&mut metadata);
         }
-        Self::with_metadata(code(failure.error.kind()), message(&failure), metadata)
+        let (code, message) = (code(failure.error.kind()), message(&failure));
+        match failure.error.retry_hint() {
+            Some(wait) => {
+                let details = ErrorDetails::with_retry_info(Some(wait));
+                Self::with_error_details_and_metadata(code, message, details, metadata)
+            }
+            None => Self::with_metadata(code, message, metadata),
+        }
     }
 }
 

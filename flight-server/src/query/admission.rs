@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{ErrorKind, QueryError};
 
+/// A client that met a full queue is told to come back after this time: the queue moves as fast as queries end.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Lets `max_concurrent` queries run and `max_queued` wait.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -57,10 +60,11 @@ impl Admission {
             QueryError::new(
                 ErrorKind::LimitExceeded,
                 format!(
-                    "max_queued: {} queries run and {} wait already; try again later",
+                    "max_queued: {} queries run and {} wait already; try again in {RETRY_AFTER:?}",
                     self.max_concurrent, self.max_queued
                 ),
             )
+            .retry_after(RETRY_AFTER)
         })?;
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(QueryError::internal);
         drop(place);
@@ -155,6 +159,7 @@ mod tests {
         let error = admission.acquire().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
         assert!(error.message().contains("max_queued"));
+        assert_eq!(error.retry_hint(), Some(RETRY_AFTER));
         drop(permit);
         drop(admission.acquire().await.unwrap());
     }

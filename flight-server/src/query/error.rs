@@ -1,5 +1,7 @@
 //! What can go wrong with a query, by kind. The wire chooses the gRPC code from the kind alone.
 
+use std::time::Duration;
+
 /// The kinds of failure that clients can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -32,8 +34,10 @@ pub enum ErrorKind {
 pub(crate) enum Recovery {
     /// A file vanished between listing and reading: plan from a fresh file set.
     FreshFiles,
-    /// PostgreSQL's connection was lost: take a new snapshot.
+    /// PostgreSQL's connection was lost: take a new snapshot, or do without PostgreSQL, with the client's leave.
     NewSnapshot,
+    /// S3 refused the credentials in the middle of a read, as it does once they have expired: read with new ones.
+    NewCredentials,
     /// A file can't be read: leave it out, with the client's leave. Its path as DuckDB names it, when DuckDB does.
     WithoutFile(Option<String>),
     /// The lake failed while it was read: hot rows alone, with the client's leave.
@@ -50,15 +54,24 @@ pub struct QueryError {
     message: String,
     /// Zero-based byte offset into the user's SQL.
     position: Option<usize>,
-    /// Boxed: errors travel through every call, and few have one.
-    recovery: Option<Box<Recovery>>,
+    /// Boxed: errors travel through every call, and few can be mended by trying again.
+    retry: Option<Box<Retry>>,
     #[source]
     source: Option<anyhow::Error>,
 }
 
+/// What trying again may do.
+#[derive(Debug, Default)]
+struct Retry {
+    /// Here, while no batch was sent.
+    recovery: Option<Recovery>,
+    /// By the client, after this time.
+    after: Option<Duration>,
+}
+
 impl QueryError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), position: None, recovery: None, source: None }
+        Self { kind, message: message.into(), position: None, retry: None, source: None }
     }
 
     /// An error of ours: `source` goes to the log, never to the client.
@@ -67,7 +80,7 @@ impl QueryError {
             kind: ErrorKind::Internal,
             message: "internal error".to_owned(),
             position: None,
-            recovery: None,
+            retry: None,
             source: Some(source.into()),
         }
     }
@@ -87,12 +100,24 @@ impl QueryError {
     /// Says what a second attempt may do, while no batch was sent.
     #[must_use]
     pub(crate) fn recoverable(mut self, recovery: Recovery) -> Self {
-        self.recovery = Some(Box::new(recovery));
+        self.retry.get_or_insert_default().recovery = Some(recovery);
         self
     }
 
     pub(crate) fn recovery(&self) -> Option<&Recovery> {
-        self.recovery.as_deref()
+        self.retry.as_ref()?.recovery.as_ref()
+    }
+
+    /// Says when the client may try again.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry.get_or_insert_default().after = Some(wait);
+        self
+    }
+
+    /// When the client may try again, where that is known.
+    pub fn retry_hint(&self) -> Option<Duration> {
+        self.retry.as_ref()?.after
     }
 
     pub fn kind(&self) -> ErrorKind {

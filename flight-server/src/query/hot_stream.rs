@@ -16,7 +16,7 @@ use translator::quote::uuid_text;
 
 use super::error::QueryError;
 use super::run::{RunEvent, RunSummary};
-use super::sources::{HotExecution, postgres_error};
+use super::sources::{HotExecution, statement_error};
 use crate::postgres::{HotRows, Snapshot};
 
 /// A running hot query. Dropping it cancels the COPY and closes the snapshot.
@@ -55,7 +55,10 @@ impl HotStream {
         let source = match &query.output {
             HotOutput::Count => Source::Count(snapshot),
             HotOutput::Columns(_) => Source::Rows(Box::new(
-                snapshot.into_hot_rows(&query.statement.sql, &entity, query.columns()).await.map_err(postgres_error)?,
+                snapshot
+                    .into_hot_rows(&query.statement.sql, &entity, query.columns())
+                    .await
+                    .map_err(statement_error)?,
             )),
         };
         Ok(Self {
@@ -100,7 +103,7 @@ impl HotStream {
                 let batch = if self.summary.truncated { None } else { rows.next().await };
                 match batch {
                     Some(batch) => {
-                        let batch = batch.map_err(postgres_error).and_then(|batch| self.project(&batch));
+                        let batch = batch.map_err(statement_error).and_then(|batch| self.project(&batch));
                         if batch.is_ok() {
                             self.source = Some(Source::Rows(rows));
                         }
@@ -121,7 +124,7 @@ impl HotStream {
     async fn finish(&mut self, snapshot: Snapshot) -> Result<RunEvent, QueryError> {
         // After a cut the COPY still runs: dropping the snapshot cancels it.
         if !self.summary.truncated {
-            snapshot.finish().await.map_err(postgres_error)?;
+            snapshot.finish().await.map_err(statement_error)?;
         }
         self.execution.ms = self.started.elapsed().as_secs_f64() * 1000.0;
         let first = self.first.unwrap_or_else(Instant::now);
@@ -131,7 +134,7 @@ impl HotStream {
     }
 
     async fn count(&mut self, snapshot: &mut Snapshot) -> Result<RecordBatch, QueryError> {
-        let count = snapshot.count(&self.query.statement.sql).await.map_err(postgres_error)?;
+        let count = snapshot.count(&self.query.statement.sql).await.map_err(statement_error)?;
         let count = i64::try_from(count).map_err(QueryError::internal)?;
         let column: ArrayRef = Arc::new(Int64Array::from(vec![count]));
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), vec![column]).map_err(QueryError::internal)?;

@@ -5,11 +5,13 @@ mod prefer_hot;
 mod ready;
 mod streaming;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::FutureExt;
 use tracing::Instrument;
 use translator::StatementForm;
 use translator::catalog::Catalog;
@@ -18,13 +20,16 @@ use translator::plan::FederatedPlan;
 use translator::postgres::TableNames;
 
 use super::admission::{Admission, RunningQueries};
+use super::breaker::SystemClock;
 use super::plan_json::{self, PlanParts};
+use super::recovery::{Attempts, RetryBudget};
 use super::sources::Sources;
 use super::statement::{self, BoundStatement, Explain};
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
 use crate::config::{Config, LakeUrl, TableName};
 use crate::engine::duckdb::DuckError;
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase};
+use crate::failpoint::failpoint;
 use crate::flight::{CancelOutcome, QueryPipeline, SqlVocabulary};
 use crate::health::HealthMonitor;
 use crate::lake::{Lake, LakeError};
@@ -44,6 +49,7 @@ struct Inner {
     engine: Arc<Engine>,
     sources: Sources,
     admission: Admission,
+    retries: RetryBudget,
     telemetry: Arc<Telemetry>,
     health: Arc<HealthMonitor>,
     running: RunningQueries,
@@ -124,6 +130,7 @@ impl Pipeline {
             admission: Admission::new(config.query.max_concurrent, config.query.max_queued),
             telemetry: Arc::clone(&telemetry),
             health: Arc::new(health),
+            retries: RetryBudget::new(Arc::new(SystemClock)),
             running: RunningQueries::default(),
             defaults: config.query.defaults.clone(),
             vocabulary,
@@ -225,14 +232,36 @@ impl Inner {
         if Self::answers_from_shape(bound) {
             return Ok(None);
         }
-        let (options, note) = self.prefer_hot(bound, options).await?;
-        let mut plan = self.sources.plan(&bound.query, &options).await?;
+        let mut attempts = Attempts::default();
+        loop {
+            match self.plan_once(bound, options, &attempts).await {
+                Ok(plan) => return Ok(Some(plan)),
+                Err(error) => attempts.recover(error, options, &self.sources, &self.retries).await?,
+            }
+        }
+    }
+
+    async fn plan_once(
+        &self,
+        bound: &BoundStatement,
+        options: &QueryOptions,
+        attempts: &Attempts,
+    ) -> Result<FederatedPlan, QueryError> {
+        let options = attempts.options(options);
+        let (options, note) = self.prefer_hot(bound, &options, attempts.overrides()).await?;
+        let mut plan = self.sources.plan(&bound.query, &options, attempts.overrides()).await?;
         if let Some(note) = note {
             plan.route_reason = note.reason().to_owned();
             plan.warnings.extend(note.warning());
         }
-        Ok(Some(plan))
+        Ok(plan)
     }
+}
+
+/// A panic is its query's failure and nothing else's: unwinding further would take along what shares the connection.
+async fn caught<T>(work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+    let caught = AssertUnwindSafe(work).catch_unwind().await;
+    caught.unwrap_or_else(|_| Err(QueryError::internal(anyhow::anyhow!("the query panicked"))))
 }
 
 /// Runs blocking work on a thread with a stack deep enough for the deepest admitted query.
@@ -262,7 +291,8 @@ impl QueryPipeline for Pipeline {
         let guard = inner.running.register(&request.query_id, request.options.timeout);
         let span = tracing::info_span!("query_info", query_id = request.query_id);
         let planned = guard
-            .within(async {
+            .within(caught(async {
+                failpoint("query.plan").await;
                 let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
                 require_values(&bound)?;
                 let bound = Arc::new(bound);
@@ -284,7 +314,7 @@ impl QueryPipeline for Pipeline {
                     breakers: inner.sources.breakers(),
                 });
                 Ok(PlannedQuery { schema: Arc::clone(&bound.schema), plan: Arc::new(json), estimated_rows: -1 })
-            })
+            }))
             .instrument(span)
             .await;
         planned.inspect_err(|error| inner.telemetry.failed(error))
@@ -292,7 +322,7 @@ impl QueryPipeline for Pipeline {
 
     async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
         let record = self.inner.telemetry.start(&request.query_id, &request.sql);
-        match self.run(request).instrument(record.span()).await {
+        match caught(self.run(request)).instrument(record.span()).await {
             Ok(stream) => Ok(record.watch(stream)),
             Err(error) => {
                 record.fail(&error);

@@ -120,6 +120,7 @@ struct Worker {
 
 impl Worker {
     fn work(self, sql: &str) -> Result<(), QueryError> {
+        crate::failpoint::panic_point("query.run");
         let started = Instant::now();
         let mut summary = RunSummary { by_duckdb: true, ..RunSummary::default() };
         let mut first = None;
@@ -221,9 +222,22 @@ pub(super) fn execution_error(error: DuckError) -> QueryError {
         .recoverable(Recovery::WithoutDuckDb),
         DuckErrorKind::Interrupted => QueryError::new(ErrorKind::Cancelled, text),
         DuckErrorKind::Io => {
-            let vanished = ["No such file", "HTTP 404", "404 (Not Found)", "No files found"];
-            let recovery = if vanished.iter().any(|sign| text.contains(sign)) {
+            let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
+            // Queries write nowhere else: the disk is full, or the directory can't be used.
+            if has(&["duckdb_temp_", "Failed to create directory"]) {
+                let message = format!("duckdb.temp_directory: {text}; narrow the query, or raise duckdb.memory_limit");
+                return QueryError::new(ErrorKind::LimitExceeded, message).recoverable(Recovery::WithoutDuckDb);
+            }
+            if has(&["HTTP 403", "HTTP 401"]) {
+                // Who may list and not read is set up wrongly; that is no outage.
+                let message = format!("the lake can't be read: access is denied: {text}");
+                return QueryError::new(ErrorKind::Misconfigured, message);
+            }
+            let recovery = if has(&["No such file", "HTTP 404", "404 (Not Found)", "No files found"]) {
                 Recovery::FreshFiles
+            } else if has(&["HTTP 400"]) {
+                // So S3 says that temporary credentials have expired.
+                Recovery::NewCredentials
             } else {
                 Recovery::WithoutLake
             };
@@ -268,6 +282,15 @@ mod tests {
         assert_eq!(vanished.recovery(), Some(&Recovery::FreshFiles));
         let denied = of(DuckErrorKind::Io, "HTTP Error: HTTP GET error on 'x' (HTTP 503)");
         assert_eq!((denied.kind(), denied.recovery()), (ErrorKind::Unavailable, Some(&Recovery::WithoutLake)));
+        let disk = of(
+            DuckErrorKind::Io,
+            "IO Error: Could not write file \"/t/duckdb_temp_storage_S64K-0.tmp\": No space left",
+        );
+        assert_eq!((disk.kind(), disk.recovery()), (ErrorKind::LimitExceeded, Some(&Recovery::WithoutDuckDb)));
+        let expired = of(DuckErrorKind::Io, "HTTP Error: HTTP GET error reading 'x' (HTTP 400 Bad Request)");
+        assert_eq!((expired.kind(), expired.recovery()), (ErrorKind::Unavailable, Some(&Recovery::NewCredentials)));
+        let denied = of(DuckErrorKind::Io, "HTTP Error: HTTP GET error reading 'x' (HTTP 403 Forbidden)");
+        assert_eq!((denied.kind(), denied.recovery()), (ErrorKind::Misconfigured, None));
         let memory = of(DuckErrorKind::OutOfMemory, "Out of Memory Error: could not allocate block");
         assert_eq!((memory.kind(), memory.recovery()), (ErrorKind::LimitExceeded, Some(&Recovery::WithoutDuckDb)));
         let value = of(DuckErrorKind::Value, "Conversion Error: Could not convert string 'x' to INT32");

@@ -146,17 +146,22 @@ impl Sources {
     }
 
     /// Plans a query; reads no row.
-    pub(super) async fn plan(&self, query: &Query, options: &QueryOptions) -> Result<FederatedPlan, QueryError> {
+    pub(super) async fn plan(
+        &self,
+        query: &Query,
+        options: &QueryOptions,
+        overrides: &Overrides,
+    ) -> Result<FederatedPlan, QueryError> {
         let entities = entities(query);
-        let mut facts = Facts::default();
+        let mut facts = overrides.facts();
         let snapshot = self.begin(&entities, options, &mut facts).await?;
         if let Some(mut snapshot) = snapshot {
             if options.tiers.contains(Tier::Hot) {
                 let dirty = self.unless_silent(self.count_dirty(query, &entities, &mut snapshot)).await?;
                 (facts.dirty_rows, facts.dirty_ids) = (dirty.rows, dirty.ids);
             }
-            self.files_of_manifest(&entities, &mut snapshot, options, &mut facts).await?;
-            snapshot.finish().await.map_err(statement_error)?;
+            self.unless_silent(self.files_of_manifest(&entities, &mut snapshot, options, &mut facts)).await?;
+            self.finish(snapshot).await?;
         }
         let listings = if self.lists(options) { self.list_all(&entities, options, &mut facts).await? } else { None };
         if let Some(listings) = listings {
@@ -170,7 +175,7 @@ impl Sources {
     pub(super) async fn hot_rows_suffice(&self, hot_query: &HotQuery) -> Result<bool, QueryError> {
         let mut snapshot = self.open_snapshot().await?;
         let suffices = self.unless_silent(suffice(hot_query, &mut snapshot)).await?;
-        snapshot.finish().await.map_err(statement_error)?;
+        self.finish(snapshot).await?;
         Ok(suffices)
     }
 
@@ -224,7 +229,7 @@ impl Sources {
             snapshot = self.begin(&entities, options, &mut facts).await?;
         }
         if let Some(snapshot) = &mut snapshot {
-            self.files_of_manifest(&entities, snapshot, options, &mut facts).await?;
+            self.unless_silent(self.files_of_manifest(&entities, snapshot, options, &mut facts)).await?;
         }
         for files in facts.files.values_mut() {
             files.retain(|file| !overrides.excluded_files.contains(&file.path));
@@ -271,7 +276,7 @@ impl Sources {
                     ms: started.elapsed().as_secs_f64() * 1000.0,
                 });
             }
-            snapshot.finish().await.map_err(statement_error)?;
+            self.finish(snapshot).await?;
         }
         Ok(Loaded { plan, hot, snapshot: None })
     }
@@ -297,7 +302,8 @@ impl Sources {
         facts: &mut Facts,
     ) -> Result<Option<Snapshot>, QueryError> {
         let manifest = options.tiers.any_lake() && self.lake_catalog == LakeCatalog::Manifest;
-        if entities.is_empty() || !(options.tiers.contains(Tier::Hot) || manifest) {
+        let was_left_out = facts.degraded.missing_tiers.contains(&Tier::Hot);
+        if entities.is_empty() || was_left_out || !(options.tiers.contains(Tier::Hot) || manifest) {
             return Ok(None);
         }
         match self.open_snapshot().await {
@@ -310,12 +316,7 @@ impl Sources {
                     && !manifest =>
             {
                 tracing::warn!(%error, "PostgreSQL is unavailable: answering from files alone");
-                facts.degraded.missing_tiers.push(Tier::Hot);
-                facts.degraded.reasons.push("PostgreSQL is unavailable".to_owned());
-                facts.warnings.push(
-                    "PostgreSQL is unavailable: rows that were not flushed are missing, deleted rows may reappear"
-                        .to_owned(),
-                );
+                postgres_is_missing(&mut facts.degraded, &mut facts.warnings);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -341,7 +342,10 @@ impl Sources {
     }
 
     /// Waits for PostgreSQL, but not for a server that has gone silent.
-    async fn unless_silent<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+    pub(super) async fn unless_silent<T>(
+        &self,
+        work: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
         let result = match self.silence_limit {
             None => work.await,
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
@@ -353,6 +357,10 @@ impl Sources {
             self.postgres_breaker.record_failure();
         }
         result
+    }
+
+    async fn finish(&self, snapshot: Snapshot) -> Result<(), QueryError> {
+        self.unless_silent(async { snapshot.finish().await.map_err(statement_error) }).await
     }
 
     /// Files of the manifest, in the query's own snapshot.
@@ -519,6 +527,15 @@ impl Sources {
     }
 }
 
+/// Notes that only files answer.
+pub(super) fn postgres_is_missing(degraded: &mut Degradation, warnings: &mut Vec<String>) {
+    degraded.missing_tiers.push(Tier::Hot);
+    degraded.reasons.push("PostgreSQL is unavailable".to_owned());
+    warnings.push(
+        "PostgreSQL is unavailable: rows that were not flushed are missing, deleted rows may reappear".to_owned(),
+    );
+}
+
 /// Notes that only hot rows answer.
 pub(super) fn lake_is_missing(degraded: &mut Degradation, warnings: &mut Vec<String>) {
     if degraded.missing_tiers.is_empty() {
@@ -542,7 +559,9 @@ fn breaker_error(source: &str, leave: &str, refused: Refused) -> QueryError {
         wait => format!("the next attempt is in {:.1} s", wait.as_secs_f64()),
     };
     let message = format!("{source} failed repeatedly and isn't asked for now ({when}){leave}");
-    QueryError::new(ErrorKind::Unavailable, message)
+    // The verdict of a probe is soon there.
+    let hint = refused.retry_after.max(Duration::from_secs(1));
+    QueryError::new(ErrorKind::Unavailable, message).retry_after(hint)
 }
 
 /// Appends a stream of batches to a new temporary table. DuckDB works on a thread of its own, while the next batch comes.

@@ -13,13 +13,13 @@ use translator::lake::LakeFile;
 use translator::options::Tier;
 use translator::planner::check_file;
 
-use super::failpoint::failpoint;
 use super::merge::{Tombstones, for_each_row_id, merge};
 use super::rotation::{FileLimits, RotatingWriter};
 use super::staging::Destination;
 use super::{FileSet, Writer, now_ms, retired};
 use crate::engine::Engine;
 use crate::engine::duckdb::DuckError;
+use crate::failpoint::failpoint;
 use crate::postgres::{ManifestFile, WriteSession};
 
 /// What is compacted, and when it is worth it.

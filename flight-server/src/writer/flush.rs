@@ -17,10 +17,10 @@ use translator::options::Tier;
 use translator::postgres::{DirtySelection, dirty_size_sql, dirty_versions_sql, flush_statement};
 use uuid::Uuid;
 
-use super::failpoint::failpoint;
 use super::rotation::{FileLimits, RotatingWriter};
 use super::staging::{Destination, StagedFile};
 use super::{Writer, now_ms};
+use crate::failpoint::failpoint;
 use crate::postgres::{ExportedVersion, ManifestFile, Snapshot, WriteSession};
 
 /// What is flushed, and when it is worth it.

@@ -12,9 +12,9 @@ use object_store::ObjectStoreExt;
 use translator::catalog::Entity;
 use translator::options::Tier;
 
-use super::failpoint::failpoint;
 use super::staging::{STAGING, name_prefix};
 use super::{Writer, now_ms, retired};
+use crate::failpoint::failpoint;
 use crate::lake::StoredObject;
 use crate::postgres::WriteSession;
 

@@ -1,14 +1,23 @@
 //! Failures of real servers, at chosen points: what the client sees, and what it sees with leave (design section 8).
 
+mod hot;
+mod lake;
+mod leave;
+mod overload;
+mod replicas;
+
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use thermocline_tests::client::{Answer, Client};
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View};
-use thermocline_tests::postgres::{Cluster, TestDatabase};
+use thermocline_tests::postgres::{self, Cluster, TestDatabase};
+use thermocline_tests::proxy::Proxy;
 use thermocline_tests::s3::{Fault, S3Request};
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
+use thermocline_tests::server::ServerConfig;
 use tonic::Code;
 
 use crate::{thing, things};
@@ -30,6 +39,54 @@ const ALL: &str = "SELECT * FROM things";
 const ALL_ROWS: usize = 55;
 const HOT_ROWS: usize = 10;
 const FILE_ROWS: usize = 50;
+
+/// A scenario whose server reaches PostgreSQL through a proxy.
+struct Proxied {
+    scenario: Scenario,
+    postgres: Proxy,
+}
+
+impl Proxied {
+    async fn start(
+        database: TestDatabase,
+        stored: Vec<Stored>,
+        kind: LakeKind,
+        configure: impl FnOnce(ServerConfig) -> ServerConfig,
+    ) -> Result<Self> {
+        let postgres = proxy_of(database.cluster())?;
+        let url = postgres::url_of(postgres.port(), database.name());
+        let configure = |config: ServerConfig| configure(config.with("postgres", "url", url));
+        Ok(Self { scenario: Scenario::start_on(database, stored, kind, configure).await?, postgres })
+    }
+}
+
+fn proxy_of(cluster: &Cluster) -> Result<Proxy> {
+    Proxy::start(SocketAddr::from(([127, 0, 0, 1], cluster.port())))
+}
+
+/// Rows with long texts, dirty, without files: enough that no buffer between PostgreSQL and the server holds them all.
+async fn fill_with_large_rows(database: &TestDatabase, rows: usize) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO entity_main (ltbase_schema_id, ltbase_row_id, text_01, integer_01, ltbase_created_at, ltbase_updated_at) \
+         SELECT 100, ('0190aaaa-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid, repeat(md5(i::text), 32), i, 1, 1 \
+         FROM generate_series(1, {rows}) i; \
+         INSERT INTO change_log (schema_id, row_id, changed_at) \
+         SELECT 100, ('0190aaaa-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid, 40 FROM generate_series(1, {rows}) i"
+    );
+    Ok(database.connect().await?.batch_execute(&sql).await?)
+}
+
+/// Waits for something that must become true.
+async fn until(what: &str, mut is_true: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_true().await? {
+        if Instant::now() > deadline {
+            bail!("not within a minute: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
 
 fn assert_degraded(answer: &Answer, tiers: &[&str], reason: &str) {
     let degraded = &answer.final_plan["degraded"];
@@ -142,7 +199,7 @@ async fn wrong_settings_are_errors_and_never_degrade() -> Result<()> {
 
 #[tokio::test]
 async fn a_lake_that_fails_while_it_is_read_is_unavailable_or_left_out() -> Result<()> {
-    for fault in [Fault::Status(503), Fault::Status(403), Fault::Reset] {
+    for fault in [Fault::Status(500), Fault::Status(503), Fault::Truncate(100), Fault::Reset] {
         let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
         let s3 = scenario.lake.s3_server().unwrap();
         // Planning reads the footers; what fails is what DuckDB reads.

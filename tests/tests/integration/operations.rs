@@ -12,7 +12,6 @@ use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::{HotVersion, Stored};
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
 use thermocline_tests::server::Server;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{thing, things};
 
@@ -28,18 +27,8 @@ async fn scenario() -> Result<Scenario> {
     Scenario::start(vec![stored], LakeKind::Local).await
 }
 
-/// Status and body of an answer of the admin port, whose address is in the log.
 async fn get(server: &Server, path: &str) -> Result<(u16, String)> {
-    let log = server.log()?;
-    let line = log.lines().find(|line| line.contains("admin port:")).context("no admin port in the log")?;
-    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("address")?;
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
-    let status = head.split_whitespace().nth(1).context("no status")?.parse()?;
-    Ok((status, body.to_owned()))
+    server.admin_get(path).await
 }
 
 #[tokio::test]

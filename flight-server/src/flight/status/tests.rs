@@ -26,6 +26,18 @@ fn every_kind_has_its_code_and_java_holds_it() {
 }
 
 #[test]
+fn a_retry_hint_is_in_the_details() {
+    use std::time::Duration;
+    use tonic_types::StatusExt;
+    let error = QueryError::new(ErrorKind::LimitExceeded, "max_queued").retry_after(Duration::from_secs(3));
+    let status = Status::from(Failure::of_query(error, "q-1", "SELECT 1"));
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let hint = status.get_details_retry_info().expect("a hint");
+    assert_eq!(hint.retry_delay, Some(Duration::from_secs(3)));
+    assert!(Status::from(Failure::invalid("no")).get_details_retry_info().is_none());
+}
+
+#[test]
 fn the_text_points_at_the_place() {
     let sql = "SELECT carrier\nFROM flights\nWHERE carier = 'AA'";
     let error = QueryError::new(ErrorKind::InvalidQuery, "no column `carier`").at(sql.find("carier"));

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use tokio::sync::OwnedSemaphorePermit;
 use translator::options::QueryOptions;
 
-use super::ready::{Ready, ready};
+use super::ready::Ready;
 use super::streaming::{Execution, start};
 use super::{Inner, blocking};
 use crate::engine::duckdb::ProfileNode;
@@ -71,10 +71,30 @@ impl Inner {
         translation: Duration,
         permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<QueryStream, QueryError> {
-        let mut ready = ready(self, bound, request, translation, &mut Attempts::default()).await?;
+        let mut attempts = Attempts::default();
+        loop {
+            match self.explain_once(bound, request, translation, permit, &mut attempts).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => attempts.recover(error, &request.options, &self.sources, &self.retries).await?,
+            }
+        }
+    }
+
+    async fn explain_once(
+        &self,
+        bound: &Arc<BoundStatement>,
+        request: &QueryRequest,
+        translation: Duration,
+        permit: &Arc<OwnedSemaphorePermit>,
+        attempts: &mut Attempts,
+    ) -> Result<QueryStream, QueryError> {
+        let mut ready = self.ready(bound, request, translation, attempts).await?;
         let (plan, profile) = match bound.explain {
             Explain::Analyze => {
-                let summary = analyze(&mut ready, bound, &request.options, permit).await?;
+                let summary = match analyze(self, &mut ready, bound, &request.options, permit).await {
+                    Ok(summary) => summary,
+                    Err(error) => return Err(self.name_damaged_file(error, &ready).await?),
+                };
                 (plan_json::executed(&ready.plan, &ready.hot, &ready.scans, &summary), summary.profile)
             }
             Explain::No | Explain::Plan => (Arc::new(ready.plan.clone()), None),
@@ -86,21 +106,21 @@ impl Inner {
 
 /// Runs a query to its end and sends nothing of it.
 async fn analyze(
+    inner: &Inner,
     ready: &mut Ready,
     bound: &BoundStatement,
     options: &QueryOptions,
     permit: &Arc<OwnedSemaphorePermit>,
 ) -> Result<RunSummary, QueryError> {
-    let mut run = start(ready, &bound.answer, options, permit).await?;
-    while let Some(event) = run.next().await {
-        if let RunEvent::End(summary) = event? {
+    let mut run = start(inner, ready, &bound.answer, options, permit).await?;
+    loop {
+        if let RunEvent::End(summary) = run.next(inner).await? {
             if let Execution::Postgres(stream) = run {
                 ready.hot.push(stream.execution());
             }
             return Ok(summary);
         }
     }
-    Err(QueryError::internal(anyhow::anyhow!("the query's thread ended without a word")))
 }
 
 /// Rows of EXPLAIN.

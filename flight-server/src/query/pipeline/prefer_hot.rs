@@ -56,12 +56,13 @@ impl Inner {
         &self,
         bound: &BoundStatement,
         options: &QueryOptions,
+        overrides: &Overrides,
     ) -> Result<(QueryOptions, Option<HotNote>), QueryError> {
         if !prefers_hot(bound, options) {
             return Ok((options.clone(), None));
         }
         let hot = QueryOptions { tiers: Tiers::HOT, ..options.clone() };
-        let plan = self.sources.plan(&bound.query, &hot).await?;
+        let plan = self.sources.plan(&bound.query, &hot, overrides).await?;
         let suffices = match &plan.hot_query {
             Some(hot_query) => self.sources.hot_rows_suffice(hot_query).await?,
             None => false,

@@ -41,22 +41,6 @@ pub(super) struct Ready {
     pub(super) hot_query: Option<(HotQuery, Arc<Entity>, Snapshot)>,
 }
 
-/// Gets a query ready, in as many attempts as make sense.
-pub(super) async fn ready(
-    inner: &Inner,
-    bound: &Arc<BoundStatement>,
-    request: &QueryRequest,
-    translation: Duration,
-    attempts: &mut Attempts,
-) -> Result<Ready, QueryError> {
-    loop {
-        match inner.ready(bound, request, translation, attempts).await {
-            Ok(ready) => return Ok(ready),
-            Err(error) => attempts.recover(error, &request.options, &inner.sources)?,
-        }
-    }
-}
-
 impl Inner {
     /// The statement that runs: DuckDB's, or PostgreSQL's where it answers alone.
     pub(super) async fn statement(
@@ -78,7 +62,7 @@ impl Inner {
     }
 
     /// Everything before the first row: facts, plan, hot rows, statement.
-    async fn ready(
+    pub(super) async fn ready(
         &self,
         bound: &Arc<BoundStatement>,
         request: &QueryRequest,

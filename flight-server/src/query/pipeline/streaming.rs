@@ -8,8 +8,9 @@ use futures::stream;
 use tokio::sync::OwnedSemaphorePermit;
 use translator::options::QueryOptions;
 
-use super::Inner;
-use super::ready::{Ready, ready};
+use super::ready::Ready;
+use super::{Inner, caught};
+use crate::failpoint::failpoint;
 use crate::query::admission::QueryGuard;
 use crate::query::error::QueryError;
 use crate::query::hot_stream::HotStream;
@@ -26,27 +27,52 @@ pub(super) enum Execution {
 }
 
 impl Execution {
-    pub(super) async fn next(&mut self) -> Option<Result<RunEvent, QueryError>> {
-        match self {
-            Self::DuckDb(run) => run.next().await,
-            Self::Postgres(stream) => stream.next().await,
-        }
+    pub(super) async fn next(&mut self, inner: &Inner) -> Result<RunEvent, QueryError> {
+        let event = match self {
+            Self::DuckDb(run) => run.next().await.transpose()?,
+            Self::Postgres(stream) => inner.sources.unless_silent(async { stream.next().await.transpose() }).await?,
+        };
+        event.ok_or_else(|| QueryError::internal(anyhow::anyhow!("the query ended without a word")))
     }
 }
 
 /// Runs what is ready.
 pub(super) async fn start(
+    inner: &Inner,
     ready: &mut Ready,
     schema: &SchemaRef,
     options: &QueryOptions,
     permit: &Arc<OwnedSemaphorePermit>,
 ) -> Result<Execution, QueryError> {
     if let Some((query, entity, snapshot)) = ready.hot_query.take() {
-        let stream = HotStream::start(query, entity, snapshot, Arc::clone(schema), options.max_rows).await?;
+        let stream = HotStream::start(query, entity, snapshot, Arc::clone(schema), options.max_rows);
+        let stream = inner.sources.unless_silent(stream).await?;
         return Ok(Execution::Postgres(Box::new(stream)));
     }
     let (connection, sql) = (Arc::clone(&ready.connection), ready.sql.clone());
     Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit)).map(Execution::DuckDb)
+}
+
+/// Gets a query ready and starts it, in as many attempts as make sense.
+async fn begin(
+    inner: &Inner,
+    bound: &Arc<BoundStatement>,
+    request: &QueryRequest,
+    translation: Duration,
+    permit: &Arc<OwnedSemaphorePermit>,
+    attempts: &mut Attempts,
+) -> Result<(Ready, Execution), QueryError> {
+    loop {
+        let begun = async {
+            let mut ready = inner.ready(bound, request, translation, attempts).await?;
+            let run = start(inner, &mut ready, &bound.schema, &request.options, permit).await?;
+            Ok((ready, run))
+        };
+        match begun.await {
+            Ok(begun) => return Ok(begun),
+            Err(error) => attempts.recover(error, &request.options, &inner.sources, &inner.retries).await?,
+        }
+    }
 }
 
 /// The state of a running query. Dropping it lets go of run, permit and registration.
@@ -79,13 +105,20 @@ impl Streaming {
         permit: OwnedSemaphorePermit,
     ) -> Result<QueryStream, QueryError> {
         let mut attempts = Attempts::default();
-        let mut ready = guard.within(self::ready(&inner, &bound, &request, translation, &mut attempts)).await?;
         let schema = Arc::clone(&bound.schema);
         let permit = Arc::new(permit);
-        let run = guard.within(start(&mut ready, &schema, &request.options, &permit)).await?;
+        let begun = begin(&inner, &bound, &request, translation, &permit, &mut attempts);
+        let (ready, run) = guard.within(begun).await?;
         let state =
             Self { inner, guard, bound, request, translation, ready, run: Some(run), permit, attempts, sent: false };
-        Ok(QueryStream { schema, events: Box::pin(stream::unfold(state, Self::step)) })
+        let events = stream::unfold(Some(state), async |state| {
+            let state: Self = state?;
+            match caught(async { Ok(state.step().await) }).await {
+                Ok(step) => step.map(|(event, state)| (event, Some(state))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(QueryStream { schema, events: Box::pin(events) })
     }
 
     /// Starts another attempt after a failure of a source or of DuckDB.
@@ -96,10 +129,8 @@ impl Streaming {
             if self.sent {
                 return Err(error);
             }
-            attempts.recover(error, &request.options, &inner.sources)?;
-            let mut again = self::ready(inner, bound, request, *translation, attempts).await?;
-            let run = start(&mut again, &bound.schema, &request.options, permit).await?;
-            Ok((again, run))
+            attempts.recover(error, &request.options, &inner.sources, &inner.retries).await?;
+            begin(inner, bound, request, *translation, permit, attempts).await
         };
         let (again, run) = self.guard.within(work).await?;
         self.ready = again;
@@ -110,12 +141,14 @@ impl Streaming {
     async fn step(mut self) -> Option<(Result<QueryEvent, QueryError>, Self)> {
         loop {
             let run = self.run.as_mut()?;
+            let (inner, sent) = (&self.inner, self.sent);
             let event = self
                 .guard
                 .within(async {
-                    run.next().await.unwrap_or_else(|| {
-                        Err(QueryError::internal(anyhow::anyhow!("the query's thread ended without a word")))
-                    })
+                    if !sent {
+                        failpoint("query.stream").await;
+                    }
+                    run.next(inner).await
                 })
                 .await;
             match event {

@@ -1,0 +1,220 @@
+//! The lake fails while a query plans or DuckDB reads files.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use futures::StreamExt;
+use thermocline_tests::lake::{LakeFile, write_parquet};
+use thermocline_tests::postgres::TestDatabase;
+use thermocline_tests::proxy::{Link, Proxy};
+use thermocline_tests::s3::{Fault, S3Request};
+use thermocline_tests::scenario::{LakeKind, Scenario, live};
+use tonic::Code;
+
+use super::{ALL, ALL_ROWS, HOT_ROWS, assert_degraded, reads_data, stored, until};
+use crate::{thing, things};
+
+/// A scenario whose server reaches S3 through a proxy.
+async fn proxied() -> Result<(Scenario, Proxy)> {
+    let mut proxy = None;
+    let database = TestDatabase::create().await?;
+    let scenario = Scenario::start_on(database, vec![stored()], LakeKind::S3, |mut config| {
+        let endpoint = &mut config.settings["lake"]["s3"]["endpoint"];
+        let address: SocketAddr = endpoint.as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+        let started = Proxy::start(address).unwrap();
+        *endpoint = format!("http://127.0.0.1:{}", started.port()).into();
+        proxy = Some(started);
+        config
+    })
+    .await?;
+    Ok((scenario, proxy.context("the configuration was used")?))
+}
+
+/// DuckDB asks for the same bytes this often before it gives up.
+const TRIES: usize = 4;
+
+fn reads(name: &'static str) -> impl Fn(&S3Request) -> bool + Send + 'static {
+    move |request| reads_data(request) && request.path.contains(name)
+}
+
+#[tokio::test]
+async fn a_file_that_vanished_is_planned_around_once() -> Result<()> {
+    let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
+    let s3 = scenario.lake.s3_server().unwrap();
+    // While planning reads its footer, for either call.
+    s3.inject(Fault::Status(404), 0, 1, reads("delta"));
+    let info = scenario.client.info(ALL).await?;
+    ensure!(scenario.server.log()?.matches("planning again").count() == 1, "the fault hit nothing");
+    // While DuckDB reads it.
+    s3.inject(Fault::Status(404), 0, TRIES, reads("delta"));
+    assert_eq!(scenario.client.collect(info).await?.row_count(), ALL_ROWS);
+    ensure!(scenario.server.log()?.matches("planning again").count() == 2, "the fault hit nothing");
+    // Gone for good, yet listed: an error that names it, and never a short answer. (DuckDB remembers what it has read.)
+    let late = LakeFile::delta(&things(), "late.parquet", vec![live(900, 50, thing("late", 1))]);
+    scenario.lake.put(&late).await?;
+    s3.inject(Fault::Status(404), 0, usize::MAX, reads("late"));
+    let partial = scenario.client.with_option("allow_partial", "true");
+    for client in [&scenario.client, &partial] {
+        client.refusal(ALL).await.expect(Code::Unavailable, &["delta/100/late.parquet"]);
+    }
+    s3.clear_faults();
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS + 1);
+    scenario.lake.delete("delta/100/late.parquet").await?;
+    // A file that is gone for good and not listed either: compaction has taken it away.
+    scenario.lake.delete("delta/100/a.parquet").await?;
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), 40 + HOT_ROWS);
+    Ok(())
+}
+
+/// Random text in row groups that no buffer holds all of.
+fn large_file() -> LakeFile {
+    let text = |n: u128| -> String {
+        let word = |k: u128| (n * 40 + k).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        (0..30).map(|k| format!("{:032x}", word(k))).collect()
+    };
+    let versions = (1000..31_000).map(|n| live(n, 10, thing(&text(n), 1))).collect();
+    let mut file = LakeFile::base(&things(), "large.parquet", versions);
+    file.rows_per_group = 2_000;
+    file
+}
+
+#[tokio::test]
+async fn the_lake_dies_before_or_after_the_first_batch() -> Result<()> {
+    let mut all = stored();
+    all.files.push(large_file());
+    let scenario = Scenario::start_with(vec![all], LakeKind::S3, |config| config.with("duckdb", "threads", 1)).await?;
+    let s3 = scenario.lake.s3_server().unwrap();
+    let sql = "SELECT name, note FROM things";
+    // Rows stream out as they are read once the file is known to hold each of them once.
+    until("the files are checked", async || {
+        let info = scenario.client.info(sql).await?;
+        let plan: serde_json::Value = serde_json::from_slice(&info.app_metadata)?;
+        Ok(plan["references"][0]["merge"]["strategy"] != "window")
+    })
+    .await?;
+    let partial = scenario.client.with_option("allow_partial", "true");
+    for client in [&partial, &scenario.client] {
+        let mut batches = client.stream(sql).await?;
+        let mut rows = batches.next().await.context("no batch")??.num_rows();
+        s3.inject(Fault::Reset, 0, usize::MAX, reads_data);
+        let failure = loop {
+            match batches.next().await.context("a short answer passes as whole")? {
+                Ok(batch) => rows += batch.num_rows(),
+                Err(failure) => break failure,
+            }
+        };
+        // Leave doesn't help once rows went out: the client could not tell them from the answer of another kind.
+        failure.expect(Code::Unavailable, &["lake"]);
+        ensure!(rows > 0 && rows < 30_000, "{rows} rows came before the error");
+        s3.clear_faults();
+    }
+    // Before the first batch.
+    s3.inject(Fault::Reset, 0, usize::MAX, reads_data);
+    scenario.client.refusal(sql).await.expect(Code::Unavailable, &["lake"]);
+    let answer = partial.query(sql).await?;
+    assert_eq!(answer.row_count(), HOT_ROWS);
+    assert_degraded(&answer, &["warm", "cold"], "lake");
+    Ok(())
+}
+
+#[tokio::test]
+async fn expired_credentials_are_renewed_once_and_then_an_outage() -> Result<()> {
+    let scenario =
+        Scenario::start_with(vec![stored()], LakeKind::S3, |config| config.with("breaker", "failures", 1_000)).await?;
+    let s3 = scenario.lake.s3_server().unwrap();
+    scenario.client.info(ALL).await?;
+    s3.inject(Fault::Status(400), 0, TRIES, reads("delta"));
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
+    ensure!(scenario.server.log()?.contains("asking for new ones"), "the fault hit nothing");
+
+    let partial = scenario.client.with_option("allow_partial", "true");
+    let is_list = |request: &S3Request| request.is_list();
+    for (rows, matcher) in [(1, reads_data as fn(&S3Request) -> bool), (2, is_list)] {
+        // DuckDB remembers what it has read: a new file must be read.
+        let name = format!("late-{rows}.parquet");
+        let late = LakeFile::delta(&things(), &name, vec![live(900 + rows as u128, 50, thing("late", 1))]);
+        scenario.lake.put(&late).await?;
+        s3.inject(Fault::Status(400), 0, usize::MAX, matcher);
+        let failure = scenario.client.refusal(ALL).await;
+        failure.expect(Code::Unavailable, &["lake"]);
+        let answer = partial.query(ALL).await?;
+        assert_eq!(answer.row_count(), HOT_ROWS);
+        assert_degraded(&answer, &["warm", "cold"], "lake");
+        s3.clear_faults();
+        assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS + rows);
+    }
+    Ok(())
+}
+
+/// Somebody must mend these: they are errors, they open no breaker, and no leave hides them.
+#[tokio::test]
+async fn denied_access_and_wrong_buckets_never_degrade() -> Result<()> {
+    let scenario =
+        Scenario::start_with(vec![stored()], LakeKind::S3, |config| config.with("breaker", "failures", 1)).await?;
+    let s3 = scenario.lake.s3_server().unwrap();
+    scenario.client.info(ALL).await?;
+    let partial = scenario.client.with_option("allow_partial", "true");
+    let is_list = |request: &S3Request| request.is_list();
+    for matcher in [reads_data, is_list] {
+        s3.inject(Fault::Status(403), 0, usize::MAX, matcher);
+        partial.refusal(ALL).await.expect(Code::Unavailable, &["access is denied"]);
+        s3.clear_faults();
+        let answer = scenario.client.query(ALL).await?;
+        assert_eq!((answer.row_count(), &answer.final_plan["breakers"]["lake"]), (ALL_ROWS, &"closed".into()));
+    }
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, |config| {
+        config.with("lake", "url", "s3://no-such-bucket/prefix")
+    })
+    .await?;
+    let partial = scenario.client.with_option("allow_partial", "true");
+    partial.refusal(ALL).await.expect(Code::Unavailable, &["bucket doesn't exist"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_with_a_wrong_schema_is_named_and_never_left_out() -> Result<()> {
+    let scenario = Scenario::start(vec![stored()], LakeKind::Local).await?;
+    let schema = Schema::new(vec![Field::new("changed_at", DataType::Int64, false)]);
+    let batch = RecordBatch::try_new(schema.into(), vec![std::sync::Arc::new(Int64Array::from(vec![1]))])?;
+    let path = "delta/100/foreign.parquet";
+    scenario.lake.put_bytes(path, write_parquet(&batch, 10, false)?).await?;
+    let partial = scenario.client.with_option("allow_partial", "true").with_option("consistency", "eventual");
+    for client in [&scenario.client, &partial] {
+        client.refusal(ALL).await.expect(Code::Unavailable, &["foreign.parquet", "row_id"]);
+    }
+    scenario.lake.delete(path).await?;
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_body_is_only_slow_and_a_hanging_one_ends_at_the_deadline() -> Result<()> {
+    let (scenario, proxy) = proxied().await?;
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
+    proxy.set(Link::Slow(20_000));
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
+    proxy.set(Link::Hang);
+    let hurried = scenario.client.with_option("timeout", "500ms");
+    let started = Instant::now();
+    hurried.refusal(ALL).await.expect(Code::DeadlineExceeded, &["timeout"]);
+    // In the middle of DuckDB's own read.
+    proxy.set(Link::Pass);
+    let late = LakeFile::delta(&things(), "late.parquet", vec![live(900, 50, thing("late", 1))]);
+    scenario.lake.put(&late).await?;
+    let info = hurried.info(ALL).await?;
+    let s3 = scenario.lake.s3_server().unwrap();
+    s3.inject(Fault::Delay(Duration::from_secs(60)), 0, usize::MAX, reads_data);
+    hurried.collect(info).await.unwrap_err().expect(Code::DeadlineExceeded, &["timeout"]);
+    ensure!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    s3.clear_faults();
+    proxy.set(Link::Refuse);
+    proxy.set(Link::Pass);
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS + 1);
+    until("no query is in flight", async || {
+        Ok(scenario.server.metrics().await?.lines().any(|line| line == "fed_queries_in_flight 0"))
+    })
+    .await
+}
