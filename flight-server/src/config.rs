@@ -142,6 +142,8 @@ pub struct QueryConfig {
     pub defaults: QueryOptions,
     pub max_concurrent: usize,
     pub max_queued: usize,
+    /// Whether PostgreSQL and the choice of files get conditions of queries.
+    pub pushdown: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -537,8 +539,9 @@ fn read_query(mut section: Section, postgres_hot_scan: Option<HotScan>, faults: 
     }
     let max_concurrent = positive(section.integer("max_concurrent", 1..=100_000, faults), 16);
     let max_queued = positive(section.integer("max_queued", 0..=1_000_000, faults), 128);
+    let pushdown = section.boolean("pushdown", faults).is_none_or(|found| found.value);
     section.finish(faults);
-    QueryConfig { defaults, max_concurrent, max_queued }
+    QueryConfig { defaults, max_concurrent, max_queued, pushdown }
 }
 
 fn read_breaker(mut section: Section, faults: &mut Faults) -> BreakerConfig {

@@ -422,6 +422,7 @@ impl RandomQuery {
     }
 }
 
+/// Beside an AND, a predicate with an OR means something else without parentheses.
 fn parenthesised(predicate: &str) -> String {
     format!("({predicate})")
 }

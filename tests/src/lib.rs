@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod s3;
 pub mod scenario;
 pub mod server;
+pub mod shrink;
 pub mod supervise;
 pub mod tpch;
 

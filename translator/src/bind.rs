@@ -141,6 +141,17 @@ impl Query {
         node
     }
 
+    /// The same query with no condition of it in anybody's hands but DuckDB's: PostgreSQL filters nothing, and no file is
+    /// pruned by a condition. The answer is the same; finding out whether it is, is what this is for.
+    #[must_use]
+    pub fn without_pushdown(mut self) -> Self {
+        for reference in &mut self.references {
+            let kept = reference.conjuncts.drain(..).map(|conjunct| format!("{}: push-down is off", conjunct.text));
+            reference.kept_back.extend(kept);
+        }
+        self
+    }
+
     /// Whether any reference needs `_tier` or `_deleted_at`.
     pub fn uses_hidden_columns(&self) -> bool {
         self.references.iter().any(Reference::uses_hidden_columns)

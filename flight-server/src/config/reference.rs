@@ -100,6 +100,11 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
             ("hot_scan", "`copy`", "As `postgres.hot_scan`."),
             ("max_concurrent", "`16`", "Queries that run at once."),
             ("max_queued", "`128`", "Queries that wait; more are refused at once."),
+            (
+                "pushdown",
+                "`true`",
+                "`false`: DuckDB alone filters, which changes no answer and costs time. For finding faults.",
+            ),
         ],
     ),
     (
@@ -265,6 +270,7 @@ pub fn effective(config: &Config) -> String {
         query.defaults.entries().into_iter().map(|(name, value)| (name, quoted(&value))).collect();
     options.push(("max_concurrent", plain(&query.max_concurrent)));
     options.push(("max_queued", plain(&query.max_queued)));
+    options.push(("pushdown", plain(&query.pushdown)));
     section("query", options);
     section(
         "breaker",

@@ -54,6 +54,7 @@ struct Inner {
     health: Arc<HealthMonitor>,
     running: RunningQueries,
     defaults: QueryOptions,
+    pushdown: bool,
     vocabulary: Arc<SqlVocabulary>,
     /// Holds DuckDB's spill files; removed when the server ends.
     _temp_directory: Option<tempfile::TempDir>,
@@ -133,6 +134,7 @@ impl Pipeline {
             retries: RetryBudget::new(Arc::new(SystemClock)),
             running: RunningQueries::default(),
             defaults: config.query.defaults.clone(),
+            pushdown: config.query.pushdown,
             vocabulary,
             _temp_directory: owned,
         });
@@ -215,7 +217,10 @@ impl Inner {
         let shape = self.shape();
         let started = Instant::now();
         let bound = blocking(move || statement::bind(&shape, &sql, parameters.as_ref()));
-        let bound = bound.instrument(tracing::info_span!("translate")).await?;
+        let mut bound = bound.instrument(tracing::info_span!("translate")).await?;
+        if !self.pushdown {
+            bound.query = bound.query.without_pushdown();
+        }
         Ok((bound, started.elapsed()))
     }
 

@@ -3,9 +3,12 @@
 
 use anyhow::{Context, Result};
 use rand::Rng;
-use thermocline_tests::r#gen;
-use thermocline_tests::oracle::{Order, View};
+use thermocline_tests::client::Client;
+use thermocline_tests::model::Entity;
+use thermocline_tests::oracle::{Oracle, Order, Stored, View, compare};
 use thermocline_tests::scenario::{LakeKind, Scenario};
+use thermocline_tests::server::{Server, ServerConfig};
+use thermocline_tests::{r#gen, shrink};
 
 use crate::is_long;
 
@@ -17,48 +20,114 @@ fn seeds(short: std::ops::Range<u64>, long: std::ops::Range<u64>) -> Result<Vec<
     Ok(if is_long() { long.collect() } else { short.collect() })
 }
 
-/// Whole queries over two random entities with versions in every tier.
+/// Stored data behind two servers, one of which pushes no condition down.
+struct Pair {
+    scenario: Scenario,
+    unpushing: Client,
+    oracle: Oracle,
+    _server: Server,
+}
+
+/// What a run has shown.
+#[derive(Default)]
+struct Counts {
+    asked: usize,
+    /// Queries of which PostgreSQL or the choice of files got a condition.
+    pushed: usize,
+}
+
+impl Pair {
+    async fn start(stored: Vec<Stored>, kind: LakeKind) -> Result<Self> {
+        let entities: Vec<Entity> = stored.iter().map(|stored| stored.entity.clone()).collect();
+        let scenario = Scenario::start(stored, kind).await?;
+        let config = ServerConfig::new(&scenario.database, &scenario.lake, &entities);
+        let server = config.with("query", "pushdown", false).start().await?;
+        let unpushing = Client::connect(server.endpoint()).await?;
+        let oracle = scenario.oracle(View::default())?;
+        Ok(Self { scenario, unpushing, oracle, _server: server })
+    }
+
+    /// Both servers give the oracle's answer, and one of them without any push-down.
+    async fn check(&self, sql: &str, order: Order, counts: &mut Counts) -> Result<()> {
+        let expected = self.oracle.query(sql)?;
+        for (client, pushes) in [(&self.scenario.client, true), (&self.unpushing, false)] {
+            let answer = self.scenario.ask(client, sql).await?;
+            compare(&expected, &answer.schema, &answer.batches, order).with_context(|| {
+                let statement = answer.plan["statement"].as_str().unwrap_or("none");
+                format!("{sql}\npush-down: {pushes}\nstatement: {statement}")
+            })?;
+            let is_pushed = pushed(&answer.plan);
+            anyhow::ensure!(pushes || !is_pushed, "{sql}\npushed all the same: {}", answer.plan);
+            counts.pushed += usize::from(is_pushed);
+        }
+        counts.asked += 1;
+        Ok(())
+    }
+
+    /// A failure for the report, made as small as it gets.
+    async fn failure(&self, name: &str, sql: &str, order: Order, error: &anyhow::Error) -> Result<String> {
+        // A smaller query that the oracle takes and that still fails.
+        let fails = async |smaller: &str| {
+            self.oracle.query(smaller).is_ok() && self.check(smaller, order, &mut Counts::default()).await.is_err()
+        };
+        let smallest = shrink::smallest(sql, fails).await?;
+        Ok(format!("{name}: {error:#}\nsmallest: {smallest}"))
+    }
+}
+
+/// Whether a source of the plan has got a condition.
+fn pushed(plan: &serde_json::Value) -> bool {
+    let references = plan["references"].as_array().into_iter().flatten();
+    let mut sources = references.flat_map(|reference| reference["sources"].as_array().into_iter().flatten());
+    sources.any(|source| source["pushed"].as_array().is_some_and(|pushed| !pushed.is_empty()))
+}
+
+/// Whole queries over two random entities with versions in every tier, with push-down and without.
 #[tokio::test]
 async fn random_queries_equal_the_oracle() -> Result<()> {
-    let mut failures = Vec::new();
+    let (mut failures, mut counts) = (Vec::new(), Counts::default());
     for seed in seeds(0..4, 0..60)? {
         let mut rng = r#gen::rng(seed);
         let left = r#gen::entity(&mut rng, "lefts", 1);
         let right = r#gen::entity(&mut rng, "rights", 2);
         let stored = vec![r#gen::stored(&mut rng, &left, 40), r#gen::stored(&mut rng, &right, 25)];
         let kind = if seed % 4 == 3 { LakeKind::S3 } else { LakeKind::Local };
-        let scenario = Scenario::start(stored, kind).await.with_context(|| format!("seed {seed}"))?;
-        let oracle = scenario.oracle(View::default())?;
+        let pair = Pair::start(stored, kind).await.with_context(|| format!("seed {seed}"))?;
         for number in 0..40 {
             let query = r#gen::query(&mut rng, &left, &right);
             let order = if query.ordered { Order::Exact } else { Order::Any };
-            if let Err(error) = scenario.check(&oracle, &query.sql, order).await {
-                failures.push(format!("seed {seed}, query {number}: {error:#}"));
+            if let Err(error) = pair.check(&query.sql, order, &mut counts).await {
+                let name = format!("seed {seed}, query {number}");
+                failures.push(pair.failure(&name, &query.sql, order, &error).await?);
             }
         }
     }
-    report(&failures)
+    eprintln!("{} queries, {} with something pushed down", counts.asked, counts.pushed);
+    report(&failures)?;
+    anyhow::ensure!(counts.pushed * 2 > counts.asked, "only {} of {} queries push", counts.pushed, counts.asked);
+    Ok(())
 }
 
-/// Single predicates over every type: each row says for itself whether it passes.
+/// Single predicates over every type, with push-down and without: each row says for itself whether it passes.
 #[tokio::test]
 async fn random_predicates_equal_the_oracle() -> Result<()> {
-    let mut failures = Vec::new();
+    let (mut failures, mut counts) = (Vec::new(), Counts::default());
     for seed in seeds(100..102, 100..140)? {
         let mut rng = r#gen::rng(seed);
         let entity = r#gen::every_type("everything", 7);
         let stored = r#gen::stored(&mut rng, &entity, 50);
-        let scenario = Scenario::start(vec![stored], LakeKind::Local).await.with_context(|| format!("seed {seed}"))?;
-        let oracle = scenario.oracle(View::default())?;
+        let pair = Pair::start(vec![stored], LakeKind::Local).await.with_context(|| format!("seed {seed}"))?;
         for number in 0..if is_long() { 500 } else { 120 } {
             let depth = rng.random_range(0..3);
             let predicate = r#gen::predicate(&mut rng, &entity, "a", depth);
             let sql = format!("SELECT a.row_id FROM everything a WHERE {predicate}");
-            if let Err(error) = scenario.check(&oracle, &sql, Order::Any).await {
-                failures.push(format!("seed {seed}, predicate {number}: {error:#}"));
+            if let Err(error) = pair.check(&sql, Order::Any, &mut counts).await {
+                let name = format!("seed {seed}, predicate {number}");
+                failures.push(pair.failure(&name, &sql, Order::Any, &error).await?);
             }
         }
     }
+    eprintln!("{} predicates, {} with something pushed down", counts.asked, counts.pushed);
     report(&failures)
 }
 

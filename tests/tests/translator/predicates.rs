@@ -10,12 +10,10 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
-use serde_json::Value as Json;
-use thermocline_tests::r#gen;
-use thermocline_tests::is_long;
 use thermocline_tests::model::{Entity, Version};
 use thermocline_tests::oracle::{Cell, HotVersion, Oracle, Stored, View, rows_of};
 use thermocline_tests::postgres::{HotRow, TestDatabase};
+use thermocline_tests::{r#gen, is_long, shrink};
 use tokio_postgres::Client;
 use translator::catalog::Catalog;
 use translator::postgres::{Pushdown, PushedPredicate, TableNames, hot_statement};
@@ -168,38 +166,14 @@ impl Bench {
 
     /// The smallest part of a failing predicate that fails by itself.
     async fn shrink(&self, text: &str) -> Result<String> {
-        let mut smallest = text.to_owned();
-        'smaller: loop {
-            for part in self.parts(&smallest)? {
-                let case = self.case(&part)?;
-                // A part that can't be run alone isn't smaller.
-                let failures = self.check(&[case], &mut Counts::default()).await.unwrap_or_default();
-                if !failures.is_empty() {
-                    smallest = part;
-                    continue 'smaller;
-                }
-            }
-            return Ok(smallest);
-        }
-    }
-
-    /// The operands of a conjunction, disjunction or negation as SQL.
-    fn parts(&self, text: &str) -> Result<Vec<String>> {
-        let document = self.parser.serialize(&format!("SELECT 1 FROM everything a WHERE {text}"))?;
-        let document: Json = serde_json::from_str(&document)?;
-        let condition = &document["statements"][0]["node"]["where_clause"];
-        let is_logical = condition["class"] == "CONJUNCTION" || condition["type"] == "OPERATOR_NOT";
-        let children = condition["children"].as_array().filter(|_| is_logical);
-        let mut parts = Vec::new();
-        for child in children.into_iter().flatten() {
-            let mut smaller = document.clone();
-            smaller["statements"][0]["node"]["where_clause"] = child.clone();
-            let sql = self.parser.print(&smaller)?;
-            if let Some((_, part)) = sql.split_once(" WHERE ") {
-                parts.push(part.to_owned());
-            }
-        }
-        Ok(parts)
+        let sql = format!("SELECT 1 FROM everything a WHERE {text}");
+        let fails = async |smaller: &str| {
+            let Some((_, part)) = smaller.split_once(" WHERE ") else { return false };
+            let Ok(case) = self.case(part) else { return false };
+            // A part that can't be run alone isn't smaller.
+            self.check(&[case], &mut Counts::default()).await.is_ok_and(|failures| !failures.is_empty())
+        };
+        shrink::smallest(&sql, fails).await
     }
 }
 
