@@ -124,7 +124,7 @@ fn query_node(node: &Json, depth: Depth<'_>) -> Admitted {
                 other => return Err(refuse(format!("the set operation {other} is not supported"), node)),
             }
             for side in ["left", "right"] {
-                if !is_vacant(&node[side]) {
+                if !node[side].is_null() {
                     query_node(&node[side], depth)?;
                 }
             }
@@ -347,7 +347,7 @@ fn show_ref(table: &Json, depth: Depth<'_>) -> Admitted {
     )?;
     match text(&table["show_type"]) {
         "DESCRIBE" | "SUMMARY" if !is_vacant(&table["query"]) => query_node(&table["query"], depth),
-        "SHOW_UNQUALIFIED" if text(&table["table_name"]) == "\"tables\"" => Ok(()),
+        "SHOW_UNQUALIFIED" if text(&table["table_name"]) == "\"tables\"" && is_vacant(&table["query"]) => Ok(()),
         _ => {
             let name = text(&table["table_name"]).trim_matches('"');
             let name = if name == "__show_tables_expanded" { "ALL TABLES" } else { name };

@@ -254,8 +254,8 @@ impl Binder<'_> {
                 self.walk(&mut node["modifiers"], ctes, scopes)?;
                 Ok(output.map(output::computed))
             }
-            _ => {
-                // A recursive WITH: its own name is a source of unknown columns inside.
+            "RECURSIVE_CTE_NODE" => {
+                // Its own name is a source of unknown columns inside.
                 let own = text(&node["cte_name"]).to_owned();
                 let mut ctes = ctes.clone();
                 ctes.add(&own, None);
@@ -264,6 +264,7 @@ impl Binder<'_> {
                 self.query(&mut node["right"], ctes, scopes, Demand::All)?;
                 Ok(output.map(output::computed))
             }
+            other => Err(TranslateError::internal(format!("the query form `{other}` was admitted and can't be bound"))),
         }
     }
 

@@ -21,10 +21,13 @@ impl ParsedStatement {
     /// Reads the answer of `json_serialize_sql`.
     ///
     /// # Errors
-    /// A syntax error with its position, a statement that is no SELECT, several statements.
+    /// A syntax error with its position, a statement that is no SELECT, several statements, nesting that no stack bears.
     pub fn parse(serialized: &str) -> Result<Self, TranslateError> {
+        if nesting(serialized) > MAX_NESTING {
+            return Err(TranslateError::refused("the query is nested too deep; write it flatter", None));
+        }
         let mut deserializer = serde_json::Deserializer::from_str(serialized);
-        // DuckDB's parser has bounded the depth already; serde's own bound of 128 would refuse long `a + b + …` chains.
+        // Bounded above; serde's own bound of 128 would refuse long `a + b + …` chains.
         deserializer.disable_recursion_limit();
         let mut answer: Json = serde::Deserialize::deserialize(&mut deserializer).map_err(|error| {
             // JSON has no word for infinity, and DuckDB writes one all the same.
@@ -55,6 +58,29 @@ impl ParsedStatement {
         let node = statement.get_mut("node").map(Json::take).unwrap_or_default();
         Ok(Self { node, parameters: parameters.into_iter().map(|(_, name)| name).collect() })
     }
+}
+
+/// Deepest nesting of a tree's brackets. Everything that walks, copies or drops a tree recurses as deep as it is, so the
+/// bound is here, before the tree exists. Each of the 500 levels that are admitted takes a few of these.
+const MAX_NESTING: usize = 3000;
+
+/// How deep the brackets of a JSON text nest.
+fn nesting(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn parse_error(answer: &Json) -> TranslateError {
@@ -184,4 +210,25 @@ pub(crate) fn is_vacant(value: &Json) -> bool {
 /// The fields of an object, or none for anything else.
 pub(crate) fn fields(value: &Json) -> impl Iterator<Item = (&String, &Json)> {
     value.as_object().into_iter().flat_map(Map::iter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_counts_brackets_outside_texts() {
+        assert_eq!(nesting(r#"{"a[": [1, {"b": "\"]}{{{"}], "c": [[]]}"#), 3);
+        assert_eq!(nesting("]]]"), 0);
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_refused_before_it_is_read() {
+        for depth in [MAX_NESTING, 10_000_000] {
+            let text = format!(r#"{{"error":false,"statements":[{{"node":{}}}]}}"#, "[".repeat(depth));
+            let error = ParsedStatement::parse(&text).expect_err("too deep");
+            assert_eq!(error.kind, TranslateErrorKind::Refused);
+            assert!(error.message.contains("nested too deep"), "{}", error.message);
+        }
+    }
 }

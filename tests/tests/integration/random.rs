@@ -32,6 +32,7 @@ struct Pair {
 #[derive(Default)]
 struct Counts {
     asked: usize,
+    predicates: usize,
     /// Queries of which PostgreSQL or the choice of files got a condition.
     pushed: usize,
 }
@@ -75,6 +76,13 @@ impl Pair {
     }
 }
 
+fn progress(seed: u64, counts: &Counts) {
+    let Counts { asked, predicates, pushed } = counts;
+    eprintln!(
+        "seed {seed}: by now {asked} queries, {pushed} with something pushed down; {predicates} predicates alone"
+    );
+}
+
 /// Whether a source of the plan has got a condition.
 fn pushed(plan: &serde_json::Value) -> bool {
     let references = plan["references"].as_array().into_iter().flatten();
@@ -101,8 +109,8 @@ async fn random_queries_equal_the_oracle() -> Result<()> {
                 failures.push(pair.failure(&name, &query.sql, order, &error).await?);
             }
         }
+        progress(seed, &counts);
     }
-    eprintln!("{} queries, {} with something pushed down", counts.asked, counts.pushed);
     report(&failures)?;
     anyhow::ensure!(counts.pushed * 2 > counts.asked, "only {} of {} queries push", counts.pushed, counts.asked);
     Ok(())
@@ -117,17 +125,27 @@ async fn random_predicates_equal_the_oracle() -> Result<()> {
         let entity = r#gen::every_type("everything", 7);
         let stored = r#gen::stored(&mut rng, &entity, 50);
         let pair = Pair::start(vec![stored], LakeKind::Local).await.with_context(|| format!("seed {seed}"))?;
-        for number in 0..if is_long() { 500 } else { 120 } {
-            let depth = rng.random_range(0..3);
-            let predicate = r#gen::predicate(&mut rng, &entity, "a", depth);
-            let sql = format!("SELECT a.row_id FROM everything a WHERE {predicate}");
-            if let Err(error) = pair.check(&sql, Order::Any, &mut counts).await {
-                let name = format!("seed {seed}, predicate {number}");
-                failures.push(pair.failure(&name, &sql, Order::Any, &error).await?);
+        let (count, together) = if is_long() { (500, 10) } else { (120, 1) };
+        let predicates: Vec<String> = (0..count)
+            .map(|_| {
+                let depth = rng.random_range(0..3);
+                r#gen::predicate(&mut rng, &entity, "a", depth)
+            })
+            .collect();
+        for (chunk, batch) in predicates.chunks(together).enumerate() {
+            // Each has a reference of its own in a query of many.
+            let of = |number: usize, predicate| {
+                format!("SELECT {number} AS n, a.row_id FROM everything a WHERE {predicate}")
+            };
+            let all: Vec<String> = batch.iter().enumerate().map(|(at, predicate)| of(at, predicate)).collect();
+            if let Err(error) = pair.check(&all.join(" UNION ALL "), Order::Any, &mut counts).await {
+                let name = format!("seed {seed}, predicates from {}", chunk * together);
+                failures.push(pair.failure(&name, &all.join(" UNION ALL "), Order::Any, &error).await?);
             }
+            counts.predicates += batch.len();
         }
+        progress(seed, &counts);
     }
-    eprintln!("{} predicates, {} with something pushed down", counts.asked, counts.pushed);
     report(&failures)
 }
 

@@ -191,6 +191,42 @@ fn hostile_trees_never_panic_or_escape() -> Result<()> {
     })
 }
 
+/// Every node of a tree in turn is something else: nothing, empty, of another kind, or nested as deep as it may be.
+#[test]
+fn trees_with_any_node_changed_never_panic_or_escape() -> Result<()> {
+    /// Nearly the deepest that is read at all.
+    const DEEP: usize = 2900;
+    on_a_server_stack(|| {
+        let parser = Parser::new()?;
+        let nest = |open: &str, close: &str| format!("{}{}", open.repeat(DEEP), close.repeat(DEEP));
+        let conjunction = r#"{"class":"CONJUNCTION","type":"CONJUNCTION_AND","alias":"","children":["#;
+        let others = ["null", "{}", "[]", "\"\"", "[{}]", "{\"type\":\"\"}"].map(str::to_owned).into_iter();
+        let deep = [nest("[", "]"), format!("{}1{}", "{\"a\":".repeat(DEEP), "}".repeat(DEEP))];
+        let deepest = format!("{}{}", conjunction.repeat(DEEP / 2), "]}".repeat(DEEP / 2));
+        let others: Vec<Json> =
+            others.chain(deep).chain([deepest]).map(|text| tree_of(&text)).collect::<Result<_>>()?;
+        let (every, mut asked) = (if is_long() { 5 } else { 200 }, 0);
+        for (catalog, sql) in corpus()?.iter().step_by(every) {
+            let Ok(tree) = tree_of(&parser.serialize(sql)?) else { continue };
+            for place in 1..count(&tree) {
+                for other in &others {
+                    let mut changed = tree.clone();
+                    *node_at(&mut changed, place).context("a node")? = other.clone();
+                    let text = changed.to_string();
+                    let outcome = catch_unwind(AssertUnwindSafe(|| tree_case(catalog, &text)));
+                    let start: String = other.to_string().chars().take(40).collect();
+                    let case = || format!("node {place} is {start} in {sql:?}");
+                    outcome.map_err(|_| anyhow::anyhow!("panics: {}", case()))?.with_context(case)?;
+                    asked += 1;
+                }
+            }
+        }
+        eprintln!("{asked} changed trees");
+        ensure!(asked > 1000, "only {asked} trees");
+        Ok(())
+    })
+}
+
 /// Nesting of every kind is answered or refused, whatever its depth.
 #[test]
 fn deep_nesting_never_overflows() -> Result<()> {
