@@ -113,7 +113,11 @@ fn value_sql(array: &dyn Array, row: usize) -> Result<String, String> {
             let items = (0..items.len()).map(|index| value_sql(&items, index)).collect::<Result<Vec<_>, _>>()?;
             Ok(format!("[{}]", items.join(", ")))
         }
-        DataType::Utf8 => Ok(duckdb_text(array.as_string::<i32>().value(row))),
+        DataType::Utf8 => match array.as_string::<i32>().value(row) {
+            // It would end the SQL that the value becomes a part of.
+            text if text.contains('\0') => Err("text with a NUL character can't be bound".to_owned()),
+            text => Ok(duckdb_text(text)),
+        },
         DataType::Interval(_) | DataType::Duration(_) => interval_sql(array, row),
         data_type => {
             let typed = duckdb_type(data_type)

@@ -16,6 +16,7 @@ mod hot_scan;
 mod nycflights;
 mod one_schema;
 mod operations;
+mod parameter_fuzz;
 mod plan;
 mod prepared;
 mod protocol;

@@ -92,6 +92,7 @@ async fn every_type_is_bound_exactly_or_refused_in_words() -> Result<()> {
         (Arc::new(Int64Array::from(vec![1, 2])), "!2 rows"),
         (Arc::new(wide.with_precision_and_scale(50, 2)?), "!Decimal256"),
         (Arc::new(record), "!Struct"),
+        (Arc::new(StringArray::from(vec!["a\0b"])), "!NUL"),
         (Arc::new(DurationNanosecondArray::from(vec![1])), "!microsecond"),
         (Arc::new(DurationSecondArray::from(vec![i64::MAX])), "!too long"),
     ];
