@@ -16,6 +16,7 @@ mod flush;
 mod gc;
 mod manifest;
 mod merge;
+mod page_checksums;
 mod parquet_file;
 mod retired;
 mod rotation;

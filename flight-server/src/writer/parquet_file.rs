@@ -1,8 +1,8 @@
 //! The one shape of file that Thermocline writes.
 //!
 //! `row_id` (annotated UUID), the attributes in catalog order with their native types, `created_at`, `changed_at`,
-//! `deleted_at`; by `row_id`, each row once; zstd, statistics of every column chunk and page, and the metadata entry that
-//! vouches for unique rows.
+//! `deleted_at`; by `row_id`, each row once; zstd, statistics of every column chunk and page, checksums of pages, and the
+//! metadata entry that vouches for unique rows.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, Int64Array,
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression, LogicalType, Type as PhysicalType, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -20,13 +19,9 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use translator::catalog::{Column, Entity};
 use translator::hot::{HotColumn, WireType};
 
+use super::page_checksums::ChecksumWriter;
 use crate::lake::UNIQUE_ROWS_KEY;
 use crate::postgres::hot_schema;
-
-/// Rows of a row group: DuckDB gives each of its threads one row group at a time.
-const ROW_GROUP_ROWS: usize = 122_880;
-/// Bytes of a row group, about: a writer holds one in memory.
-const ROW_GROUP_BYTES: usize = 64 << 20;
 
 /// Why a batch can't be written.
 #[derive(Debug, thiserror::Error)]
@@ -57,22 +52,20 @@ pub(super) fn file_schema(entity: &Entity) -> SchemaRef {
 }
 
 /// Starts a file.
-pub(super) fn open<W: Write + Send>(schema: &SchemaRef, to: W) -> Result<ArrowWriter<W>, FileError> {
+pub(super) fn open<W: Write + Send>(schema: &SchemaRef, to: W) -> Result<ChecksumWriter<W>, FileError> {
     let properties = WriterProperties::builder()
         .set_created_by(format!("thermocline {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        // The writer ends row groups.
+        .set_max_row_group_row_count(None)
+        .set_max_row_group_bytes(None)
         .set_sorting_columns(Some(vec![SortingColumn { column_idx: 0, descending: false, nulls_first: false }]))
         .set_key_value_metadata(Some(vec![KeyValue::new(UNIQUE_ROWS_KEY.to_owned(), "true".to_owned())]))
         .build();
     let descriptor = ArrowSchemaConverter::new().convert(schema)?;
     let root = annotate_uuids(descriptor.root_schema_ptr().as_ref())?;
-    let options = ArrowWriterOptions::new()
-        .with_properties(properties)
-        .with_parquet_schema(SchemaDescriptor::new(Arc::new(root)));
-    Ok(ArrowWriter::try_new_with_options(to, Arc::clone(schema), options)?)
+    Ok(ChecksumWriter::new(to, Arc::clone(schema), SchemaDescriptor::new(Arc::new(root)), properties)?)
 }
 
 /// The writer knows UUIDs only as 16 bytes; every such column of ours is one.

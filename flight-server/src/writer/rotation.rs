@@ -78,7 +78,7 @@ impl RotatingWriter {
         file.writer.write(batch)?;
         *rows += batch.num_rows() as u64;
         self.rows += batch.num_rows() as u64;
-        let bytes = (file.writer.bytes_written() + file.writer.in_progress_size()) as u64;
+        let bytes = file.writer.size() as u64;
         if *rows >= self.limits.rows || bytes >= self.limits.bytes {
             self.rotate()?;
         }

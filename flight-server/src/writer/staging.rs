@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
-use parquet::arrow::arrow_writer::ArrowWriter;
 use parquet::file::metadata::ParquetMetaDataReader;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
@@ -19,6 +18,7 @@ use translator::lake::LakeFile;
 use translator::options::Tier;
 
 use super::Writer;
+use super::page_checksums::ChecksumWriter;
 use super::parquet_file::FileError;
 use crate::lake::{Lake, facts_of};
 use crate::postgres::ManifestFile;
@@ -51,7 +51,7 @@ pub(super) fn name_prefix(has_manifest: bool) -> &'static str {
 
 /// A file that is being written.
 pub(super) struct GrowingFile {
-    pub(super) writer: ArrowWriter<DigestFile>,
+    pub(super) writer: ChecksumWriter<DigestFile>,
     destination: Destination,
     path: String,
     place: Place,
