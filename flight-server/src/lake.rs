@@ -17,6 +17,7 @@ pub use store::S3Credentials;
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3;
 use object_store::path::{Path, PathPart};
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
@@ -267,6 +268,11 @@ impl Lake {
     /// The object store, for writers of the lake.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.store.objects
+    }
+
+    /// The object store with uploads in parts, for writers of the lake; `None` for a local lake.
+    pub fn multipart(&self) -> Option<Arc<AmazonS3>> {
+        self.store.s3.as_ref().map(store::S3Store::store)
     }
 
     /// The object store's location of a file; `path` is relative to the lake URL.

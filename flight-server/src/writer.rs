@@ -20,7 +20,9 @@ mod page_checksums;
 mod parquet_file;
 mod retired;
 mod rotation;
+mod spill;
 mod staging;
+mod upload;
 
 pub use commands::{CompactArgs, FlushArgs, GcArgs, ManifestArgs, WriterError};
 

@@ -145,6 +145,21 @@ impl S3Server {
         std::fs::create_dir(&dir).with_context(|| format!("cannot make the bucket {bucket}"))
     }
 
+    /// Files with parts of uploads that were neither completed nor aborted.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn upload_parts(&self) -> Result<Vec<std::path::PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.dir.path())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(".upload_id-") {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
     /// A client of one bucket.
     ///
     /// # Errors

@@ -109,6 +109,10 @@ impl S3Store {
         Ok(Self { store, region, endpoint, path_style: config.path_style })
     }
 
+    pub(super) fn store(&self) -> Arc<AmazonS3> {
+        Arc::clone(&self.store)
+    }
+
     pub(super) async fn credentials(&self) -> Result<S3Credentials, object_store::Error> {
         let credential = self.store.credentials().get_credential().await?;
         let endpoint = self.endpoint.as_ref().and_then(|endpoint| {

@@ -152,6 +152,14 @@ impl WriteSession {
         Ok(row.try_get(0)?)
     }
 
+    /// Makes sure that the connection, and so its locks, lives: a writer that was cut off meanwhile publishes nothing.
+    ///
+    /// # Errors
+    /// Unavailable.
+    pub async fn still_locked(&self) -> Result<(), PostgresError> {
+        Ok(self.client.batch_execute("SELECT 1").await?)
+    }
+
     /// Lets go of all locks.
     ///
     /// # Errors

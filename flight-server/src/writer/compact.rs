@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Context;
 use indicatif::ProgressBar;
 use translator::catalog::Entity;
 use translator::lake::LakeFile;
@@ -15,9 +14,9 @@ use translator::planner::check_file;
 
 use super::merge::{Tombstones, for_each_row_id, merge};
 use super::rotation::{FileLimits, RotatingWriter};
+use super::spill::SpillDirectory;
 use super::staging::Destination;
 use super::{FileSet, Writer, now_ms, retired};
-use crate::engine::Engine;
 use crate::engine::duckdb::DuckError;
 use crate::failpoint::failpoint;
 use crate::postgres::{ManifestFile, WriteSession};
@@ -65,9 +64,7 @@ pub(super) async fn compact_entity(
     if delta_files < options.min_files && !options.full {
         return Ok(CompactOutcome::Nothing { delta_files });
     }
-    let temp = writer.temp_directory();
-    std::fs::create_dir_all(&temp).with_context(|| format!("cannot make {}", temp.display()))?;
-    let spill = tempfile::Builder::new().prefix("thermocline-compact-").tempdir_in(&temp)?;
+    let spill = SpillDirectory::create(&writer.temp_directory())?;
     let engine = writer.engine(spill.path()).await?;
     let root = writer.lake.duckdb_root();
     let tombstones = match (writer.has_manifest(), set.any_retired) {
@@ -97,12 +94,13 @@ pub(super) async fn compact_entity(
     let output = RotatingWriter::new(Destination::new(writer, entity, Tier::Cold), entity, limits, boundaries);
     let merged = {
         let (root, progress, inputs) = (writer.lake.duckdb_root(), progress.clone(), inputs.clone());
-        tokio::task::spawn_blocking(move || run(&engine, &entity_copy, &inputs, &root, tombstones, output, &progress))
+        tokio::task::spawn_blocking(move || merge(&engine, &entity_copy, &inputs, &root, tombstones, output, &progress))
             .await??
     };
     drop(spill);
     failpoint("compact.merged").await;
 
+    session.still_locked().await?;
     let mut files: Vec<ManifestFile> = Vec::with_capacity(merged.files.len());
     for staged in merged.files {
         files.push(staged.publish(&writer.lake).await?);
@@ -117,6 +115,7 @@ pub(super) async fn compact_entity(
         session.swap_files(entity.schema_id, &old, &files, now_ms(), failpoint("compact.swapping")).await?;
     } else {
         failpoint("compact.swapping").await;
+        session.still_locked().await?;
         retired::write_note(&writer.lake, entity, now_ms(), &old).await?;
     }
     failpoint("compact.swapped").await;
@@ -127,18 +126,6 @@ pub(super) async fn compact_entity(
         bytes: files.iter().map(|file| file.facts.bytes).sum(),
         tombstones_dropped: merged.tombstones_dropped,
     })
-}
-
-fn run(
-    engine: &Engine,
-    entity: &Entity,
-    inputs: &[LakeFile],
-    root: &str,
-    tombstones: Tombstones,
-    output: RotatingWriter,
-    progress: &ProgressBar,
-) -> anyhow::Result<super::merge::Merged> {
-    merge(engine, entity, inputs, root, tombstones, output, progress)
 }
 
 const DELTA: &str = "delta";

@@ -61,7 +61,7 @@ pub(super) enum FlushOutcome {
 
 impl Due {
     fn is_due(&self, size: crate::postgres::DirtySize, now: i64) -> bool {
-        let age = size.oldest.map_or(0, |oldest| u128::try_from(now - oldest).unwrap_or(0));
+        let age = size.oldest.map_or(0, |oldest| u128::try_from(now.saturating_sub(oldest)).unwrap_or(0));
         let none = self.rows.is_none() && self.bytes.is_none() && self.age.is_none();
         none || self.rows.is_some_and(|rows| size.rows >= rows)
             || self.bytes.is_some_and(|bytes| size.bytes >= bytes)
@@ -107,6 +107,7 @@ pub(super) async fn flush_entity(
     ensure!(rows == versions, "{}: {rows} rows were read of {versions} versions: a bug", entity.name);
     failpoint("flush.exported").await;
 
+    session.still_locked().await?;
     let mut files: Vec<ManifestFile> = Vec::with_capacity(staged.len());
     for staged in staged {
         files.push(staged.publish(&writer.lake).await?);
@@ -154,6 +155,7 @@ async fn export(
                     // The writer has failed and says why below.
                     break;
                 }
+                failpoint("flush.writing").await;
             }
             Err(error) => {
                 failure = Some(error);

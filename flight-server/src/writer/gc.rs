@@ -1,7 +1,7 @@
 //! Garbage collection: files that were replaced long enough ago, and what writers that died left behind.
 //!
 //! With the locks of flush and compact in hand no writer is at work on the entity. Deleted are: retired files after the
-//! grace, staged files, and, with a manifest, files that were made for it and never entered it. Files of other software
+//! grace, staged files, uploads that never ended, and, with a manifest, files that were made for it and never entered it. Files of other software
 //! are never touched.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use translator::catalog::Entity;
 use translator::options::Tier;
 
 use super::staging::{STAGING, name_prefix};
-use super::{Writer, now_ms, retired};
+use super::{Writer, now_ms, retired, upload};
 use crate::failpoint::failpoint;
 use crate::lake::StoredObject;
 use crate::postgres::WriteSession;
@@ -52,6 +52,18 @@ pub(super) async fn collect_entity(
     let grace = i64::try_from(options.grace.as_millis()).unwrap_or(i64::MAX);
     let until = now_ms().saturating_sub(grace);
     let mut collected = Collected::default();
+    // Before files: the note of an upload that was completed is told by its object.
+    let objects = writer.lake.list_objects(entity).await?;
+    for object in objects.iter().filter(|object| is_staged(writer, entity, object) && object.modified_at <= until) {
+        let mut why = "a writer died before it was complete";
+        if upload::is_note(&object.path) {
+            why = "a writer died during this upload";
+            if !options.dry_run {
+                upload::end_upload(&writer.lake, &object.path).await?;
+            }
+        }
+        remove(writer, &object.path, why, options.dry_run, &mut collected).await?;
+    }
     let known = if writer.has_manifest() {
         collect_manifest(writer, entity, until, options.dry_run, session, &mut collected).await?
     } else {
@@ -61,10 +73,6 @@ pub(super) async fn collect_entity(
     collect_notes(writer, entity, until, options.dry_run, &known, &mut collected).await?;
     let removed: BTreeSet<&str> = collected.removed.iter().map(|removal| removal.path.as_str()).collect();
     collected.unknown.retain(|path| !removed.contains(path.as_str()));
-    let objects = writer.lake.list_objects(entity).await?;
-    for object in objects.iter().filter(|object| is_staged(writer, entity, object) && object.modified_at <= until) {
-        remove(writer, &object.path, "a writer died before it was complete", options.dry_run, &mut collected).await?;
-    }
     Ok(collected)
 }
 

@@ -13,6 +13,7 @@ use translator::emit::unique_rows_statement;
 use translator::options::Tier;
 use translator::planner::check_file;
 
+use super::spill::SpillDirectory;
 use super::{Writer, now_ms, retired};
 use crate::lake::Lake;
 use crate::postgres::{ManifestFile, WriteSession};
@@ -73,8 +74,8 @@ pub(super) async fn import_entity(
     imported.known -= listing.files.len();
     let facts = writer.lake.files(&listing).await?;
     progress.set_length(facts.iter().map(|file| file.bytes).sum());
-    let temp = tempfile::Builder::new().prefix("thermocline-import-").tempdir()?;
-    let engine = std::sync::Arc::new(writer.engine(temp.path()).await?);
+    let spill = SpillDirectory::create(&writer.temp_directory())?;
+    let engine = std::sync::Arc::new(writer.engine(spill.path()).await?);
     let root = writer.lake.duckdb_root();
     let mut files = Vec::with_capacity(facts.len());
     for mut facts in facts {

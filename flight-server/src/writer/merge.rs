@@ -13,6 +13,7 @@ use super::rotation::RotatingWriter;
 use super::staging::StagedFile;
 use crate::engine::Engine;
 use crate::engine::duckdb::DuckError;
+use crate::failpoint::failpoint;
 
 /// Rows that are looked at together.
 const PART_ROWS: usize = 65_536;
@@ -35,7 +36,7 @@ pub(super) struct Merged {
     pub(super) tombstones_dropped: u64,
 }
 
-/// Merges whole files. DuckDB sorts their versions, and spills when they are many.
+/// Merges whole files, on a blocking thread of the runtime. DuckDB sorts their versions, and spills when they are many.
 pub(super) fn merge(
     engine: &Engine,
     entity: &Entity,
@@ -73,6 +74,7 @@ pub(super) fn merge(
             dropped += left_out;
             output.write(&winners)?;
             progress.set_position(read);
+            tokio::runtime::Handle::current().block_on(failpoint("compact.merging"));
             pending_rows = rest.num_rows();
             pending = vec![rest];
         }

@@ -4,12 +4,10 @@
 //! unnamed local file and is uploaded, in parts when it is large; S3 shows an object only once it is complete.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use bytes::Bytes;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
 use parquet::file::metadata::ParquetMetaDataReader;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
@@ -20,16 +18,12 @@ use translator::options::Tier;
 use super::Writer;
 use super::page_checksums::ChecksumWriter;
 use super::parquet_file::FileError;
+use super::upload::upload;
 use crate::lake::{Lake, facts_of};
 use crate::postgres::ManifestFile;
 
 /// Directory of growing files under an entity's prefix.
 pub(super) const STAGING: &str = "_staging";
-/// Objects from this size on go up in parts.
-const MULTIPART_FROM: u64 = 16 << 20;
-const PART: usize = 8 << 20;
-/// Parts on their way at once: with [`PART`] this bounds the memory of an upload.
-const PARTS_AT_ONCE: usize = 4;
 
 /// Where new files of one entity and tier go.
 #[derive(Debug, Clone)]
@@ -167,51 +161,5 @@ impl StagedFile {
             }
         }
         Ok(self.file)
-    }
-}
-
-async fn upload(lake: &Lake, path: &str, mut file: File, bytes: u64) -> anyhow::Result<()> {
-    file.rewind()?;
-    let location = lake.location(path);
-    if bytes < MULTIPART_FROM {
-        let content = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<u8>> {
-            let mut content = Vec::new();
-            file.read_to_end(&mut content)?;
-            Ok(content)
-        });
-        let options = PutOptions { mode: PutMode::Overwrite, ..PutOptions::default() };
-        lake.objects().put_opts(&location, Bytes::from(content.await??).into(), options).await?;
-        return Ok(());
-    }
-    let mut parts = WriteMultipart::new_with_chunk_size(lake.objects().put_multipart(&location).await?, PART);
-    let sent: anyhow::Result<()> = async {
-        loop {
-            let mut reader = file.try_clone()?;
-            let part = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<u8>> {
-                let mut part = Vec::with_capacity(PART);
-                Read::by_ref(&mut reader).take(PART as u64).read_to_end(&mut part)?;
-                Ok(part)
-            });
-            let part = part.await??;
-            if part.is_empty() {
-                return Ok(());
-            }
-            parts.wait_for_capacity(PARTS_AT_ONCE).await?;
-            parts.put(Bytes::from(part));
-        }
-    }
-    .await;
-    match sent {
-        Ok(()) => {
-            parts.finish().await?;
-            Ok(())
-        }
-        Err(error) => {
-            // Parts that stay behind cost money and show nowhere; a failure to remove them changes nothing for us.
-            if let Err(abort) = parts.abort().await {
-                tracing::warn!(%abort, "parts of a failed upload stay in the bucket");
-            }
-            Err(error)
-        }
     }
 }

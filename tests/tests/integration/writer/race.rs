@@ -1,0 +1,178 @@
+//! Writers beside each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use thermocline_tests::lake::LakeFile;
+use thermocline_tests::model::Value;
+use thermocline_tests::oracle::{Cell, HotVersion, Stored, rows_of};
+use thermocline_tests::scenario::{LakeKind, live};
+use thermocline_tests::server::binary;
+
+use super::{Catalog, Halted, command, dirty_rows, hot, rows, start, try_command};
+use crate::writers::{self, ACCOUNTS, BALANCE, accounts};
+use crate::{is_long, thing, things};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_writers_the_second_says_so_and_stops() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.hot = vec![hot(live(1, 10, thing("one", 1)))];
+    let scenario = Arc::new(start(vec![stored], LakeKind::Local, Catalog::Manifest).await?);
+    for (args, failpoint) in [(&["flush"][..], "flush.published"), (&["compact", "--full"][..], "compact.published")] {
+        let halted = Halted::at(&scenario, args, failpoint).await?;
+        let second = try_command(&scenario, args).await?;
+        assert_eq!(second.code, Some(3), "{}{}", second.stdout, second.stderr);
+        ensure!(second.stderr.contains("is at work on things"), "{}", second.stderr);
+        let first = halted.go_on().await?;
+        ensure!(first.success, "{}{}", first.stdout, first.stderr);
+    }
+    assert_eq!(rows(&scenario.client, "SELECT name, _tier FROM things").await?, ["one|cold"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_hold_while_real_writers_work_on_a_listing() -> Result<()> {
+    race(LakeKind::Local, Catalog::Listing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_hold_while_real_writers_work_on_a_manifest() -> Result<()> {
+    race(LakeKind::S3, Catalog::Manifest).await
+}
+
+/// Writers of the application, two flushers, a compactor and a collector, while queries watch the sum.
+async fn race(kind: LakeKind, catalog: Catalog) -> Result<()> {
+    let entity = accounts();
+    let mut stored = Stored::new(&entity);
+    let start_value = |n| live(n, 1, vec![Value::Integer(BALANCE), Value::Integer(0)]);
+    stored.files = vec![LakeFile::base(&entity, "a.parquet", (0..ACCOUNTS).map(start_value).collect())];
+    stored.hot = (0..ACCOUNTS).map(|n| HotVersion { version: start_value(n), dirty: false, has_main: true }).collect();
+    let scenario = Arc::new(start(vec![stored], kind, catalog).await?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clock = Arc::new(AtomicI64::new(1_000));
+    let transfers = {
+        let (scenario, stop, clock) = (Arc::clone(&scenario), Arc::clone(&stop), Arc::clone(&clock));
+        tokio::spawn(async move { writers::transfer_until(&scenario.database, &stop, &clock).await })
+    };
+    let again = |args: &'static [&'static str]| {
+        let (scenario, stop) = (Arc::clone(&scenario), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut done = 0;
+            while !stop.load(Ordering::Acquire) {
+                let output = try_command(&scenario, args).await?;
+                // Another one of the same kind may be at work.
+                ensure!(matches!(output.code, Some(0 | 3)), "{args:?}: {}{}", output.stdout, output.stderr);
+                done += usize::from(output.success);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            anyhow::Ok(done)
+        })
+    };
+    let flushers = [again(&["flush"]), again(&["flush", "--file-rows", "11"])];
+    let compactor = again(&["compact", "--file-rows", "15"]);
+    let collector = again(&["gc", "--grace", "5s"]);
+
+    let until = Instant::now() + Duration::from_secs(if is_long() { 600 } else { 8 });
+    let sql = "SELECT balance, transfers FROM accounts ORDER BY row_id";
+    let (mut reads, mut warned) = (0_u32, 0_u32);
+    // The most transfers that were seen of each account: every version of a row raises its counter by one.
+    let mut seen = vec![0_i64; usize::try_from(ACCOUNTS)?];
+    let mut torn = Vec::new();
+    while Instant::now() < until && torn.is_empty() {
+        let answer = scenario.client.query(sql).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                stop.store(true, Ordering::Release);
+                anyhow::bail!("{failure}");
+            }
+        };
+        reads += 1;
+        if !answer.warnings().is_empty() {
+            warned += 1;
+            continue;
+        }
+        let number = |cell: &Cell| cell.to_string().parse::<i64>().context("no number");
+        let found = rows_of(&answer.batches);
+        let balances: Vec<i64> = found.iter().map(|row| number(&row[0])).collect::<Result<_>>()?;
+        let counters: Vec<i64> = found.iter().map(|row| number(&row[1])).collect::<Result<_>>()?;
+        let is_whole = counters.len() == seen.len()
+            && balances.iter().sum::<i64>() == BALANCE * i64::try_from(ACCOUNTS)?
+            && counters.iter().sum::<i64>() % 2 == 0;
+        if !is_whole || counters.iter().zip(&seen).any(|(counter, seen)| counter < seen) {
+            torn.push(format!("{balances:?}, {counters:?} after {seen:?}: {:#}", answer.final_plan));
+        }
+        seen = counters;
+    }
+    stop.store(true, Ordering::Release);
+    let transfers = transfers.await??;
+    let mut flushes = 0;
+    for flusher in flushers {
+        flushes += flusher.await??;
+    }
+    let (compactions, collections) = (compactor.await??, collector.await??);
+    eprintln!(
+        "{catalog:?}: {reads} reads ({warned} with a warning), {transfers} transfers, {flushes} flushes, {compactions} \
+         compactions, {collections} collections"
+    );
+    ensure!(torn.is_empty(), "{}", torn.join("\n"));
+    ensure!(transfers > 20 && flushes > 2 && compactions > 1 && collections > 0 && reads > warned, "no race");
+    ensure!(catalog == Catalog::Listing || warned == 0, "the manifest leaves nothing to warn of");
+
+    // Every version that was committed is accounted for.
+    command(&scenario, &["flush"]).await?;
+    command(&scenario, &["compact"]).await?;
+    command(&scenario, &["gc", "--grace", "0s"]).await?;
+    assert_eq!(dirty_rows(&scenario).await?, 0);
+    let main = scenario.database.connect().await?;
+    let stored = main
+        .query(
+            "SELECT m.ltbase_row_id::text, m.bigint_01, COALESCE(e.value_numeric, 0)::bigint FROM entity_main m \
+             LEFT JOIN eav_data e ON e.schema_id = 300 AND e.row_id = m.ltbase_row_id AND e.attr_id = 1 \
+             WHERE m.ltbase_schema_id = 300 ORDER BY m.ltbase_row_id",
+            &[],
+        )
+        .await?;
+    let expected: Vec<String> = stored
+        .iter()
+        .map(|row| format!("{}|{}|{}|cold", row.get::<_, String>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)))
+        .collect();
+    let sql = "SELECT row_id, balance, transfers, _tier FROM accounts ORDER BY row_id";
+    assert_eq!(rows(&scenario.client, sql).await?, expected);
+    let counted = rows(&scenario.client, "SELECT sum(transfers)::BIGINT FROM accounts WHERE _tier = 'cold'").await?;
+    assert_eq!(counted, [(2 * transfers).to_string()], "each transfer made two versions");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_go_on_until_they_are_told_to_stop() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.hot = vec![hot(live(1, 10, thing("one", 1)))];
+    let scenario = start(vec![stored], LakeKind::Local, Catalog::Manifest).await?;
+    let mut services = Vec::new();
+    for name in ["flush", "compact"] {
+        let child = tokio::process::Command::new(binary()?)
+            .args([name, "--every", "100ms", "--config"])
+            .arg(scenario.server.config_path())
+            .stdout(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        services.push(child);
+    }
+    let until = Instant::now() + Duration::from_secs(60);
+    while rows(&scenario.client, "SELECT name FROM things WHERE _tier = 'cold'").await? != ["one"] {
+        ensure!(Instant::now() < until, "the services do nothing");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for mut service in services {
+        let pid = service.id().context("it has ended")?;
+        thermocline_tests::supervise::send_signal("TERM", &[pid])?;
+        let status = tokio::time::timeout(Duration::from_secs(30), service.wait()).await??;
+        ensure!(status.success(), "{status}");
+    }
+    Ok(())
+}
