@@ -1,6 +1,7 @@
 //! The admin port: `/livez`, `/readyz` and `/metrics` over HTTP, for probes and Prometheus. No query comes in here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::health::HealthMonitor;
+use crate::query::Pipeline;
 use crate::telemetry::Telemetry;
 
 /// What the admin port shows.
@@ -16,7 +18,11 @@ use crate::telemetry::Telemetry;
 pub struct Admin {
     pub health: Arc<HealthMonitor>,
     pub telemetry: Arc<Telemetry>,
+    pub pipeline: Arc<Pipeline>,
 }
+
+/// How long `/metrics` waits for what the tiers hold; after that it shows what was found before.
+const TIERS_LIMIT: Duration = Duration::from_secs(3);
 
 /// The routes of the admin port.
 pub fn router(admin: Admin) -> Router {
@@ -37,6 +43,8 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
+    // Too late is no error: the gauges of the tiers show the last look.
+    let _late = tokio::time::timeout(TIERS_LIMIT, admin.pipeline.refresh_tiers()).await;
     match admin.telemetry.prometheus() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

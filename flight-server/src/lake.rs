@@ -8,11 +8,14 @@ mod cache;
 mod error;
 mod footer;
 mod probe;
+pub(crate) mod retired;
 mod store;
+mod upkeep;
 
 pub use error::{LakeError, LakeErrorKind};
 pub use footer::UNIQUE_ROWS_KEY;
 pub use store::S3Credentials;
+pub use upkeep::{Superseded, compaction_due};
 
 use std::sync::{Arc, Mutex};
 

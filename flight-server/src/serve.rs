@@ -46,7 +46,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let (health_reporter, health_service) = tonic_health::server::health_reporter();
     let health = pipeline.health();
     let watch = tokio::spawn(report_health(Arc::clone(&health), health_reporter.clone()));
-    let admin = Admin { health: Arc::clone(&health), telemetry };
+    let admin = Admin { health: Arc::clone(&health), telemetry, pipeline: Arc::clone(&pipeline) };
     let admin = listen_for_admin(config.server.admin_listen, admin).await;
 
     // Before anybody is told that the server is there: a signal that nobody listens for ends the process.

@@ -11,7 +11,7 @@ mod record;
 
 pub(crate) use export::call_span;
 pub use export::{ExportError, Exporters, LogLevel, start};
-pub use metrics::{METRIC_NAMES, Observed};
+pub use metrics::{METRIC_NAMES, Observed, ObservedEntity, ObservedTier};
 pub(crate) use recent::QueryEntry;
 pub(crate) use record::QueryRecord;
 

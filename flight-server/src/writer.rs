@@ -18,7 +18,6 @@ mod manifest;
 mod merge;
 mod page_checksums;
 mod parquet_file;
-mod retired;
 mod rotation;
 mod spill;
 mod staging;
@@ -38,7 +37,7 @@ use translator::postgres::TableNames;
 
 use crate::config::{Config, LakeCatalog, LakeUrl, TableName, environment};
 use crate::engine::{Engine, EngineSettings, LakeAccess};
-use crate::lake::Lake;
+use crate::lake::{Lake, retired};
 use crate::postgres::PostgresSource;
 
 /// Both sources, opened for writing.

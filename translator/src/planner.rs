@@ -105,6 +105,12 @@ pub fn wants_delta_ids(files: &[LakeFile]) -> bool {
     has(Tier::Warm) && has(Tier::Cold) && merge_strategy(&files, false).0 == MergeStrategy::Layered
 }
 
+/// Why the files of an entity can only be merged by `window`; `None` when they needn't be.
+pub fn window_reason(files: &[LakeFile]) -> Option<String> {
+    let (strategy, reason) = merge_strategy(&files.iter().collect::<Vec<_>>(), false);
+    (strategy == MergeStrategy::Window).then_some(reason)
+}
+
 fn route(references: &[ReferencePlan], options: &QueryOptions, degraded: &Degradation) -> (Route, String) {
     let hot = references.iter().any(|reference| reference.hot.is_some());
     let lake = references.iter().any(|reference| reference.files().next().is_some());

@@ -1,11 +1,17 @@
-//! What the tiers hold at this moment, for `system.files` and `system.tiers`.
+//! What the tiers hold at this moment, for `system.files`, `system.tiers` and the metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use translator::catalog::Entity;
 use translator::lake::LakeFile;
+use translator::options::Tier;
 
 use super::error::QueryError;
 use super::sources::{Sources, lake_error, postgres_error};
 use crate::config::LakeCatalog;
+use crate::lake::{Superseded, compaction_due, retired};
+use crate::telemetry::{ObservedEntity, ObservedTier};
 
 /// The dirty set of one entity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,21 +22,47 @@ pub(super) struct HotTier {
     pub(super) newest: Option<i64>,
 }
 
+impl HotTier {
+    /// Age of the oldest row that no file has yet, in milliseconds.
+    pub(super) fn lag_ms(self, now: i64) -> Option<i64> {
+        self.oldest.map(|oldest| now.saturating_sub(oldest))
+    }
+}
+
 impl Sources {
     /// The files in force of an entity, by the listing or the manifest.
     pub(super) async fn files_of(&self, entity: &Entity) -> Result<Vec<LakeFile>, QueryError> {
-        match self.lake_catalog {
+        let mut files = match self.lake_catalog {
             LakeCatalog::Listing => {
                 let listing = self.lake.list(entity).await.map_err(lake_error)?;
-                self.lake.files(&listing).await.map_err(lake_error)
+                self.lake.files(&listing).await.map_err(lake_error)?
             }
             LakeCatalog::Manifest => {
                 let mut snapshot = self.postgres.begin().await.map_err(postgres_error)?;
                 let files = snapshot.manifest(entity.schema_id).await.map_err(postgres_error)?;
                 snapshot.finish().await.map_err(postgres_error)?;
-                Ok(files)
+                files
             }
+        };
+        self.unique_files.mark(&mut files);
+        Ok(files)
+    }
+
+    /// Why a compaction of an entity is due; `files` are those in force.
+    pub(super) async fn compaction_due(
+        &self,
+        entity: &Entity,
+        files: &[LakeFile],
+    ) -> Result<Option<String>, QueryError> {
+        let due = compaction_due(files);
+        if due.is_none() || self.lake_catalog == LakeCatalog::Manifest {
+            return Ok(due);
         }
+        // What a compaction has replaced is still listed until gc deletes it.
+        let notes = retired::read_notes(&self.lake, entity).await.map_err(QueryError::internal)?;
+        let is_retired = |file: &LakeFile| notes.iter().any(|note| note.paths.contains(&file.path));
+        let rest: Vec<LakeFile> = files.iter().filter(|file| !is_retired(file)).cloned().collect();
+        Ok(compaction_due(&rest))
     }
 
     /// Size and age of an entity's dirty set.
@@ -53,4 +85,70 @@ impl Sources {
         snapshot.finish().await.map_err(postgres_error)?;
         Ok(tier)
     }
+}
+
+/// A look at the tiers is this long as good as a new one.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The last look at the tiers, for the gauges, which can't wait for sources.
+#[derive(Debug, Default)]
+pub(super) struct TierMonitor {
+    last: Mutex<Option<(Instant, Vec<ObservedEntity>)>>,
+    /// One look at a time.
+    looking: tokio::sync::Mutex<()>,
+}
+
+impl TierMonitor {
+    /// What was found last; nothing of an entity whose sources didn't answer.
+    pub(super) fn last(&self) -> Vec<ObservedEntity> {
+        self.lock().as_ref().map(|(_, found)| found.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.lock().as_ref().is_some_and(|(at, _)| at.elapsed() < FRESH)
+    }
+
+    /// Looks again unless the last look is fresh.
+    pub(super) async fn refresh(&self, sources: &Sources, entities: &[Arc<Entity>]) {
+        let _one = self.looking.lock().await;
+        if self.is_fresh() {
+            return;
+        }
+        let mut found = Vec::with_capacity(entities.len());
+        for entity in entities {
+            match look(sources, entity).await {
+                Ok(observed) => found.push(observed),
+                Err(error) => tracing::debug!(entity = entity.name, %error, "no metrics of its tiers"),
+            }
+        }
+        *self.lock() = Some((Instant::now(), found));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Vec<ObservedEntity>)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn look(sources: &Sources, entity: &Entity) -> Result<ObservedEntity, QueryError> {
+    let hot = sources.hot_tier(entity).await?;
+    let files = sources.files_of(entity).await?;
+    let superseded = Superseded::of(&files);
+    let of_lake = |tier: Tier| {
+        let of_tier = || files.iter().filter(|file| file.tier == tier);
+        ObservedTier {
+            tier: tier.as_str(),
+            rows: of_tier().map(|file| file.row_count).sum(),
+            bytes: of_tier().map(|file| file.bytes).sum(),
+            files: of_tier().count() as u64,
+            superseded_rows: superseded.of_tier(tier),
+        }
+    };
+    let lag = hot.lag_ms(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+    Ok(ObservedEntity {
+        entity: entity.name.clone(),
+        dirty_rows: hot.rows,
+        hot_lag_seconds: u64::try_from(lag / 1000).unwrap_or(0),
+        lake: [of_lake(Tier::Warm), of_lake(Tier::Cold)],
+        is_compaction_due: sources.compaction_due(entity, &files).await?.is_some(),
+    })
 }

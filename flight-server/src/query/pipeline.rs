@@ -21,6 +21,7 @@ use translator::postgres::TableNames;
 
 use super::admission::{Admission, RunningQueries};
 use super::breaker::SystemClock;
+use super::inventory::TierMonitor;
 use super::plan_json::{self, PlanParts};
 use super::recovery::{Attempts, RetryBudget};
 use super::sources::Sources;
@@ -52,6 +53,7 @@ struct Inner {
     retries: RetryBudget,
     telemetry: Arc<Telemetry>,
     health: Arc<HealthMonitor>,
+    tiers: TierMonitor,
     running: RunningQueries,
     defaults: QueryOptions,
     pushdown: bool,
@@ -132,14 +134,23 @@ impl Pipeline {
             telemetry: Arc::clone(&telemetry),
             health: Arc::new(health),
             retries: RetryBudget::new(Arc::new(SystemClock)),
+            tiers: TierMonitor::default(),
             running: RunningQueries::default(),
             defaults: config.query.defaults.clone(),
             pushdown: config.query.pushdown,
             vocabulary,
             _temp_directory: owned,
         });
-        let observed = Arc::downgrade(&inner);
-        telemetry.observe(move || Some(observed.upgrade()?.observed()));
+        let (observed, runtime) = (Arc::downgrade(&inner), tokio::runtime::Handle::current());
+        telemetry.observe(move || {
+            let inner = observed.upgrade()?;
+            let found = inner.observed();
+            if !inner.tiers.is_fresh() {
+                // For the next one who asks: an exporter doesn't wait for sources.
+                runtime.spawn(async move { inner.refresh_tiers().await });
+            }
+            Some(found)
+        });
         Ok(Self { inner })
     }
 
@@ -166,6 +177,11 @@ impl Pipeline {
     /// Probes of the sources of this pipeline.
     pub fn health(&self) -> Arc<HealthMonitor> {
         Arc::clone(&self.inner.health)
+    }
+
+    /// Looks at the tiers again for the gauges, unless that was done a moment ago.
+    pub async fn refresh_tiers(&self) {
+        self.inner.refresh_tiers().await;
     }
 
     /// Puts a new catalog in force; queries that run keep theirs.
@@ -201,7 +217,12 @@ impl Inner {
             pool: [pool.max, pool.open, pool.idle, pool.waiting].map(|count| count as u64),
             cached_footers: self.sources.lake.cached_footers() as u64,
             breakers: vec![("postgres", breakers.postgres), ("lake", breakers.lake)],
+            entities: self.tiers.last(),
         }
+    }
+
+    async fn refresh_tiers(&self) {
+        self.tiers.refresh(&self.sources, self.shape().catalog().entities()).await;
     }
 
     fn shape(&self) -> Arc<ShapeDatabase> {

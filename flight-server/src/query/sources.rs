@@ -50,7 +50,7 @@ pub(super) struct Sources {
     /// The last listing of each entity, by `schema_id`.
     known: Mutex<HashMap<i16, Listing>>,
     delta_ids: DeltaIds,
-    unique_files: UniqueFiles,
+    pub(super) unique_files: UniqueFiles,
     scans: HotScans,
     engine: Arc<Engine>,
     postgres_breaker: Breaker,

@@ -12,11 +12,11 @@ use translator::options::{QueryOptions, Tier};
 use translator::quote::uuid_text;
 
 use super::error::QueryError;
-use super::inventory::HotTier;
 use super::run::execution_error;
 use super::sources::Sources;
 use crate::engine::ShapeDatabase;
 use crate::health::{HealthMonitor, HealthReport};
+use crate::lake::Superseded;
 use crate::telemetry::{QueryEntry, Telemetry};
 
 /// Name and columns (DuckDB types) of each table of the `system` schema.
@@ -31,12 +31,12 @@ pub(crate) const SHAPES: [(&str, &str); 5] = [
     (
         "files",
         "entity VARCHAR, schema_id SMALLINT, tier VARCHAR, path VARCHAR, \"rows\" BIGINT, bytes BIGINT, min_row_id VARCHAR, \
-         max_row_id VARCHAR, min_changed_at TIMESTAMPTZ, max_changed_at TIMESTAMPTZ, unique_rows BOOLEAN",
+         max_row_id VARCHAR, min_changed_at TIMESTAMPTZ, max_changed_at TIMESTAMPTZ, unique_rows BOOLEAN, superseded_rows BIGINT",
     ),
     (
         "tiers",
         "entity VARCHAR, schema_id SMALLINT, tier VARCHAR, \"rows\" BIGINT, bytes BIGINT, files BIGINT, \
-         oldest_changed_at TIMESTAMPTZ, newest_changed_at TIMESTAMPTZ, lag_seconds DOUBLE",
+         oldest_changed_at TIMESTAMPTZ, newest_changed_at TIMESTAMPTZ, lag_seconds DOUBLE, superseded_rows BIGINT, compaction VARCHAR",
     ),
     ("health", "source VARCHAR, status VARCHAR, reason VARCHAR, ms DOUBLE, breaker VARCHAR, checked_at TIMESTAMPTZ"),
 ];
@@ -138,8 +138,10 @@ fn queries(entries: &[Arc<QueryEntry>]) -> Columns {
 
 async fn files(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
     let mut rows: Vec<(String, i16, LakeFile)> = Vec::new();
+    let mut superseded: Vec<u64> = Vec::new();
     for entity in from.shape.catalog().entities() {
         let files = from.sources.files_of(entity).await?;
+        superseded.extend(Superseded::of(&files).by_file);
         rows.extend(files.into_iter().map(|file| (entity.name.clone(), entity.schema_id, file)));
     }
     let file = || rows.iter().map(|(_, _, file)| file);
@@ -155,6 +157,7 @@ async fn files(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
         ("min_changed_at", moments(file().map(|file| file.changed_at_range.map(|(min, _)| min)))),
         ("max_changed_at", moments(file().map(|file| file.changed_at_range.map(|(_, max)| max)))),
         ("unique_rows", flags(file().map(|file| Some(file.unique_rows)))),
+        ("superseded_rows", counts(superseded.into_iter().map(Some))),
     ])
 }
 
@@ -170,6 +173,10 @@ struct TierRow {
     newest: Option<i64>,
     /// Hot: age of the oldest row that no file has yet. Warm and cold: time since the newest version there.
     lag_ms: Option<i64>,
+    /// Versions hidden by newer ones in delta files, at most.
+    superseded: Option<u64>,
+    /// Warm: why compaction is due.
+    compaction: Option<String>,
 }
 
 async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
@@ -177,19 +184,23 @@ async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
     let mut rows = Vec::new();
     for entity in from.shape.catalog().entities() {
         let (entity_name, schema_id) = (entity.name.clone(), entity.schema_id);
-        let HotTier { rows: dirty, oldest, newest } = from.sources.hot_tier(entity).await?;
+        let hot = from.sources.hot_tier(entity).await?;
         rows.push(TierRow {
             entity: entity_name.clone(),
             schema_id,
             tier: Tier::Hot,
-            rows: dirty,
+            rows: hot.rows,
             bytes: None,
             files: None,
-            oldest,
-            newest,
-            lag_ms: oldest.map(|oldest| now.saturating_sub(oldest)),
+            oldest: hot.oldest,
+            newest: hot.newest,
+            lag_ms: hot.lag_ms(now),
+            superseded: None,
+            compaction: None,
         });
         let files = from.sources.files_of(entity).await?;
+        let superseded = Superseded::of(&files);
+        let due = from.sources.compaction_due(entity, &files).await?;
         for tier in [Tier::Warm, Tier::Cold] {
             let of_tier = || files.iter().filter(|file| file.tier == tier);
             let newest = of_tier().filter_map(|file| Some(file.changed_at_range?.1)).max();
@@ -203,6 +214,8 @@ async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
                 oldest: of_tier().filter_map(|file| Some(file.changed_at_range?.0)).min(),
                 newest,
                 lag_ms: newest.map(|newest| now.saturating_sub(newest)),
+                superseded: Some(superseded.of_tier(tier)),
+                compaction: due.clone().filter(|_| tier == Tier::Warm),
             });
         }
     }
@@ -218,6 +231,8 @@ async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
         ("oldest_changed_at", moments(rows.iter().map(|row| row.oldest))),
         ("newest_changed_at", moments(rows.iter().map(|row| row.newest))),
         ("lag_seconds", numbers(lags)),
+        ("superseded_rows", counts(rows.iter().map(|row| row.superseded))),
+        ("compaction", texts(rows.iter().map(|row| row.compaction.as_deref()))),
     ])
 }
 

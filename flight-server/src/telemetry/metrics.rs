@@ -8,7 +8,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use serde_json::Value as Json;
 
 /// Every metric, by its name.
-pub const METRIC_NAMES: [&str; 14] = [
+pub const METRIC_NAMES: [&str; 20] = [
     "fed_query_latency_histogram",
     "fed_query_row_count",
     "fed_query_pushdown_efficiency",
@@ -23,6 +23,12 @@ pub const METRIC_NAMES: [&str; 14] = [
     "fed_breaker_state",
     "fed_postgres_pool_connections",
     "fed_lake_cached_footers",
+    "fed_tier_rows",
+    "fed_tier_bytes",
+    "fed_tier_files",
+    "fed_tier_superseded_rows",
+    "fed_hot_lag_seconds",
+    "fed_compaction_due",
 ];
 
 /// What the gauges show at one moment.
@@ -34,6 +40,29 @@ pub struct Observed {
     pub cached_footers: u64,
     /// A source and its breaker: `closed`, `half_open` or `open`.
     pub breakers: Vec<(&'static str, &'static str)>,
+    pub entities: Vec<ObservedEntity>,
+}
+
+/// What an entity's tiers hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedEntity {
+    pub entity: String,
+    pub dirty_rows: u64,
+    /// Age of the oldest dirty row; 0 without one.
+    pub hot_lag_seconds: u64,
+    pub lake: [ObservedTier; 2],
+    pub is_compaction_due: bool,
+}
+
+/// What the files of a tier hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedTier {
+    pub tier: &'static str,
+    pub rows: u64,
+    pub bytes: u64,
+    pub files: u64,
+    /// At most so many versions are hidden by newer ones in delta files.
+    pub superseded_rows: u64,
 }
 
 /// Reads the gauges; `None` once the pipeline has gone.
@@ -175,6 +204,25 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<Ato
             }
         },
     );
+    gauge("fed_tier_rows", "Rows by tier: dirty rows of hot, versions in the files of warm and cold", |observed| {
+        let hot = |entity: &ObservedEntity| (entity.dirty_rows, tier_labels(entity, "hot"));
+        observed.entities.iter().map(hot).chain(of_lake(observed, |tier| tier.rows)).collect()
+    });
+    gauge("fed_tier_bytes", "Bytes of the files in force by tier", |observed| of_lake(observed, |tier| tier.bytes));
+    gauge("fed_tier_files", "Files in force by tier", |observed| of_lake(observed, |tier| tier.files));
+    gauge(
+        "fed_tier_superseded_rows",
+        "At most so many versions in files are hidden by newer ones in delta files",
+        |observed| of_lake(observed, |tier| tier.superseded_rows),
+    );
+    gauge("fed_hot_lag_seconds", "Age of the oldest row that no file has yet", |observed| {
+        let lag = |entity: &ObservedEntity| (entity.hot_lag_seconds, vec![entity_label(entity)]);
+        observed.entities.iter().map(lag).collect()
+    });
+    gauge("fed_compaction_due", "1 when compaction is due by the rule of the operations page, else 0", |observed| {
+        let due = |entity: &ObservedEntity| (u64::from(entity.is_compaction_due), vec![entity_label(entity)]);
+        observed.entities.iter().map(due).collect()
+    });
     gauge("fed_breaker_state", "State of a source's breaker: 0 closed, 1 half open, 2 open", |observed| {
         let number = |state: &str| match state {
             "open" => 2,
@@ -184,4 +232,19 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<Ato
         let breakers = observed.breakers.iter();
         breakers.map(|(source, state)| (number(state), vec![KeyValue::new("source", *source)])).collect()
     });
+}
+
+fn entity_label(entity: &ObservedEntity) -> KeyValue {
+    KeyValue::new("entity", entity.entity.clone())
+}
+
+fn tier_labels(entity: &ObservedEntity, tier: &'static str) -> Vec<KeyValue> {
+    vec![entity_label(entity), KeyValue::new("tier", tier)]
+}
+
+/// A reading of each tier of files.
+fn of_lake(observed: &Observed, read: fn(&ObservedTier) -> u64) -> Vec<Reading> {
+    let of_entity =
+        |entity: &ObservedEntity| entity.lake.each_ref().map(|tier| (read(tier), tier_labels(entity, tier.tier)));
+    observed.entities.iter().flat_map(of_entity).collect()
 }

@@ -93,6 +93,10 @@ pub struct CompactArgs {
     /// Leave fewer delta files than this for later.
     #[arg(long, value_name = "FILES", default_value_t = 0)]
     pub min_files: usize,
+    /// Compact only when it is due, as `system.tiers` says: the files can only be merged by `window`, or there are 10 delta
+    /// files, or delta rows are 10 % of the base rows, or 20 % of the versions may be superseded.
+    #[arg(long)]
+    pub when_due: bool,
     /// Rewrite every file, also those that nothing supersedes: all get the catalog's newest shape.
     #[arg(long)]
     pub full: bool,
@@ -209,6 +213,7 @@ impl CompactArgs {
         let options = CompactOptions {
             limits: self.limits.limits(),
             min_files: self.min_files,
+            when_due: self.when_due,
             full: self.full,
             dry_run: self.dry_run,
         };

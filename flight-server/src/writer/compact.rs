@@ -16,9 +16,10 @@ use super::merge::{Tombstones, for_each_row_id, merge};
 use super::rotation::{FileLimits, RotatingWriter};
 use super::spill::SpillDirectory;
 use super::staging::Destination;
-use super::{FileSet, Writer, now_ms, retired};
+use super::{FileSet, Writer, now_ms};
 use crate::engine::duckdb::DuckError;
 use crate::failpoint::failpoint;
+use crate::lake::{compaction_due, retired};
 use crate::postgres::{ManifestFile, WriteSession};
 
 /// What is compacted, and when it is worth it.
@@ -27,6 +28,8 @@ pub(super) struct CompactOptions {
     pub(super) limits: FileLimits,
     /// Fewer delta files than this are left for later.
     pub(super) min_files: usize,
+    /// Files of which [`compaction_due`] says so only.
+    pub(super) when_due: bool,
     /// Rewrite every file: all get the newest shape.
     pub(super) full: bool,
     pub(super) dry_run: bool,
@@ -61,7 +64,8 @@ pub(super) async fn compact_entity(
         check_file(file, entity)?;
     }
     let delta_files = set.of(Tier::Warm).len();
-    if delta_files < options.min_files && !options.full {
+    let is_due = !options.when_due || compaction_due(&set.files).is_some();
+    if (delta_files < options.min_files || !is_due) && !options.full {
         return Ok(CompactOutcome::Nothing { delta_files });
     }
     let spill = SpillDirectory::create(&writer.temp_directory())?;

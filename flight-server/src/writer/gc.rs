@@ -13,9 +13,9 @@ use translator::catalog::Entity;
 use translator::options::Tier;
 
 use super::staging::{STAGING, name_prefix};
-use super::{Writer, now_ms, retired, upload};
+use super::{Writer, now_ms, upload};
 use crate::failpoint::failpoint;
-use crate::lake::StoredObject;
+use crate::lake::{StoredObject, retired};
 use crate::postgres::WriteSession;
 
 /// How long things stay.

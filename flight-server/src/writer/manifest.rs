@@ -14,8 +14,8 @@ use translator::options::Tier;
 use translator::planner::check_file;
 
 use super::spill::SpillDirectory;
-use super::{Writer, now_ms, retired};
-use crate::lake::Lake;
+use super::{Writer, now_ms};
+use crate::lake::{Lake, retired};
 use crate::postgres::{ManifestFile, WriteSession};
 
 /// What an import did.

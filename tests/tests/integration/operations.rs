@@ -27,7 +27,8 @@ async fn scenario() -> Result<Scenario> {
     Scenario::start(vec![stored], LakeKind::Local).await
 }
 
-async fn get(server: &Server, path: &str) -> Result<(u16, String)> {
+/// Status and body of an answer of the admin port.
+pub(crate) async fn get(server: &Server, path: &str) -> Result<(u16, String)> {
     server.admin_get(path).await
 }
 

@@ -6,6 +6,7 @@ mod files;
 mod life;
 mod manifest;
 mod race;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::Stdio;

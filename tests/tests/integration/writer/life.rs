@@ -8,8 +8,8 @@ use thermocline_tests::oracle::{HotVersion, Order, Stored, View};
 use thermocline_tests::postgres::HotRow;
 use thermocline_tests::scenario::{LakeKind, live, row_id, tombstone};
 
-use super::{CATALOGS, Catalog, Halted, command, data_files, dirty_rows, hot, rows, start};
-use crate::{thing, things};
+use super::{CATALOGS, Catalog, Halted, command, data_files, dirty_rows, hot, rows, start, try_command};
+use crate::{is_long, thing, things};
 
 #[tokio::test]
 async fn answers_stay_the_same_through_flush_and_compact() -> Result<()> {
@@ -226,6 +226,21 @@ async fn compact_brings_old_files_into_the_newest_shape() -> Result<()> {
             columns,
             "row_id UUID, name VARCHAR, n BIGINT, note VARCHAR, created_at BIGINT, changed_at BIGINT, deleted_at BIGINT"
         );
+    }
+    Ok(())
+}
+
+/// A process that has merged in DuckDB ends as its work did, again and again.
+#[tokio::test]
+async fn a_compaction_that_succeeds_says_so_in_its_exit_code() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.files =
+        vec![LakeFile::base(&entity, "a.parquet", (0..500).map(|n| live(n, 10, thing("base", 1))).collect())];
+    let scenario = start(vec![stored], LakeKind::Local, Catalog::Manifest).await?;
+    for _ in 0..if is_long() { 300 } else { 8 } {
+        let output = try_command(&scenario, &["compact", "--full"]).await?;
+        assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
     }
     Ok(())
 }

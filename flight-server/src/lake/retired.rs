@@ -10,19 +10,19 @@ use serde_json::{Value as Json, json};
 use translator::catalog::Entity;
 use translator::options::Tier;
 
-use crate::lake::Lake;
+use super::Lake;
 
 /// Directory of the notes under an entity's base prefix.
-pub(super) const NOTES: &str = "_retired";
+pub(crate) const NOTES: &str = "_retired";
 
 /// Files that were replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RetireNote {
+pub(crate) struct RetireNote {
     /// Path of the note itself, relative to the lake URL.
-    pub(super) path: String,
-    pub(super) retired_at: i64,
+    pub(crate) path: String,
+    pub(crate) retired_at: i64,
     /// Paths of the files, relative to the lake URL, in the order they are to be deleted in.
-    pub(super) paths: Vec<String>,
+    pub(crate) paths: Vec<String>,
 }
 
 fn is_note(path: &str, prefix: &str) -> bool {
@@ -32,7 +32,7 @@ fn is_note(path: &str, prefix: &str) -> bool {
 }
 
 /// All notes of an entity.
-pub(super) async fn read_notes(lake: &Lake, entity: &Entity) -> anyhow::Result<Vec<RetireNote>> {
+pub(crate) async fn read_notes(lake: &Lake, entity: &Entity) -> anyhow::Result<Vec<RetireNote>> {
     let prefix = lake.prefix_of(entity, Tier::Cold);
     let mut notes = Vec::new();
     for object in lake.list_objects(entity).await? {
@@ -58,7 +58,7 @@ fn parse(path: &str, bytes: &[u8]) -> Option<RetireNote> {
 }
 
 /// Writes a note.
-pub(super) async fn write_note(lake: &Lake, entity: &Entity, retired_at: i64, paths: &[String]) -> anyhow::Result<()> {
+pub(crate) async fn write_note(lake: &Lake, entity: &Entity, retired_at: i64, paths: &[String]) -> anyhow::Result<()> {
     let name = uuid::Uuid::now_v7().simple();
     let path = format!("{}/{NOTES}/{name}.json", lake.prefix_of(entity, Tier::Cold));
     let note = json!({"retired_at": retired_at, "paths": paths}).to_string();
