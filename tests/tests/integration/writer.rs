@@ -2,10 +2,11 @@
 //! happens to the writers on the way.
 
 mod crash;
-mod files;
 mod life;
 mod manifest;
+mod memory;
 mod race;
+mod readers;
 mod upkeep;
 
 use std::path::PathBuf;

@@ -1,42 +1,14 @@
-//! What is in the files, by other readers, and what writing them takes.
+//! What writing many rows takes.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use thermocline_tests::r#gen;
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::scenario::{LakeKind, Scenario};
 use thermocline_tests::server::binary;
 
-use super::{Catalog, command, data_files, dirty_rows, hot, rows, start, with_manifest};
+use super::{command, dirty_rows, rows, with_manifest};
 use crate::{is_long, things};
-
-#[tokio::test]
-async fn other_readers_find_the_same_values_in_the_files() -> Result<()> {
-    let python = thermocline_tests::cache_dir()?.join("python/bin/python");
-    ensure!(python.is_file(), "no {}; run `cargo xtask setup`", python.display());
-    let entity = r#gen::every_type("everything", 7);
-    let mut stored = Stored::new(&entity);
-    let mut rng = r#gen::rng(5);
-    stored.hot = (0..50).map(|number| hot(r#gen::version(&mut rng, &entity, number))).collect();
-    let scenario = start(vec![stored], LakeKind::Local, Catalog::Listing).await?;
-    command(&scenario, &["flush"]).await?;
-    let files = data_files(&scenario).await?;
-    ensure!(files.len() == 1, "{files:?}");
-    let place = scenario.lake.folder().context("a local lake")?.join(&files[0]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/read_flushed.py");
-    let output = tokio::process::Command::new(python)
-        .arg(script)
-        .arg(place)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .kill_on_drop(true)
-        .output()
-        .await?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success() && said.contains("50 rows, all readers agree"), "{said}");
-    Ok(())
-}
 
 /// The most memory of a process while it runs, in bytes.
 async fn peak_memory_of(scenario: &Scenario, args: &[&str]) -> Result<u64> {
