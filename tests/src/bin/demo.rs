@@ -4,6 +4,9 @@
 
 #![expect(clippy::print_stdout, reason = "a demonstration shows itself on standard output")]
 
+#[path = "demo/life.rs"]
+mod life;
+
 use std::env;
 use std::io::IsTerminal;
 use std::net::TcpListener;
@@ -92,10 +95,11 @@ struct Options {
 #[derive(Debug)]
 struct Demo {
     binary: PathBuf,
+    config: PathBuf,
     address: String,
     server: Supervised,
     _lake: Lake,
-    _database: TestDatabase,
+    database: TestDatabase,
     _directory: TempDir,
 }
 
@@ -161,7 +165,7 @@ impl Demo {
         let config = write_config(directory.path(), options, &database, &lake)?;
         let (server, address) = start_server(&binary, directory.path(), &config).await?;
         done(&format!("the server listens on {address}"));
-        Ok(Self { binary, address, server, _lake: lake, _database: database, _directory: directory })
+        Ok(Self { binary, config, address, server, _lake: lake, database, _directory: directory })
     }
 
     /// Runs the sample queries with the client.
@@ -176,6 +180,8 @@ impl Demo {
         let mut clients = Command::new(python()?);
         clients.args(["-c", CLIENTS, &self.address]);
         succeed(clients).await?;
+        println!("\n== {}. The life of a row", SAMPLES.len() + 2);
+        life::show(&self.binary, &self.config, &self.address, &self.database).await?;
         println!("\nEverything answered. Stopping.");
         Ok(())
     }
@@ -188,7 +194,7 @@ impl Demo {
 
     /// Shows how to ask and waits until the server ends, which it only does by mistake.
     async fn serve(&self) -> Result<()> {
-        println!("{}", instructions(&self.binary, &self.address, &python()?));
+        println!("{}", instructions(&self.binary, &self.config, &self.address, &python()?));
         while !self.server.has_exited() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -254,8 +260,8 @@ async fn start_server(binary: &Path, directory: &Path, config: &Path) -> Result<
     bail!("the server did not start:\n{}", std::fs::read_to_string(&log)?)
 }
 
-fn instructions(binary: &Path, address: &str, python: &str) -> String {
-    let binary = binary.display();
+fn instructions(binary: &Path, config: &Path, address: &str, python: &str) -> String {
+    let (binary, config) = (binary.display(), config.display());
     let plain = address.trim_start_matches("grpc://");
     format!(
         r#"
@@ -265,6 +271,11 @@ On the command line:
 
   {binary} query --server {address} 'SELECT carrier, count(*) FROM flights GROUP BY carrier'
   {binary} query --server {address} --plan "SELECT * FROM flights WHERE carrier = 'UA'"
+
+Rows move on from PostgreSQL to delta files, and from there to base files, by these; the answers stay the same:
+
+  {binary} flush --config {config}
+  {binary} compact --config {config}
 
 In Python ({python}):
 
