@@ -226,6 +226,33 @@ pub(crate) async fn fill(database: &TestDatabase, rows: u64, ids: Ids) -> Result
     Ok(())
 }
 
+/// Fills PostgreSQL's tables with dirty rows alone.
+pub(crate) async fn fill_dirty(database: &TestDatabase, rows: u64, ids: Ids) -> Result<()> {
+    let url = database.url();
+    tokio::task::spawn_blocking(move || -> Result<()> {
+        let connection = duck::open()?;
+        duck::attach(&connection, &url, false)?;
+        let dirty = format!("(SELECT i, {} AS row_id, {} FROM range({rows}) t(i))", ids.expression(), values(2));
+        connection.execute_batch(&format!(
+            "INSERT INTO pg.schema_registry VALUES ({SCHEMA_ID}, 'events');
+             INSERT INTO pg.entity_main (ltbase_schema_id, ltbase_row_id, text_01, integer_01, double_01, bigint_01,
+                 ltbase_created_at, ltbase_updated_at)
+               SELECT {SCHEMA_ID}, row_id, carrier, seats, distance, amount, 1700000000000 + i, 1720000000000 + i
+               FROM {dirty};
+             INSERT INTO pg.eav_data (schema_id, row_id, attr_id, array_indices, value_numeric)
+               SELECT {SCHEMA_ID}, row_id, 205, '', delay FROM {dirty};
+             INSERT INTO pg.eav_data (schema_id, row_id, attr_id, array_indices, value_numeric)
+               SELECT {SCHEMA_ID}, row_id, 206, '', CAST(score AS DOUBLE) FROM {dirty};
+             INSERT INTO pg.change_log (schema_id, row_id, changed_at)
+               SELECT {SCHEMA_ID}, row_id, 1720000000000 + i FROM {dirty};"
+        ))?;
+        Ok(())
+    })
+    .await??;
+    database.connect().await?.batch_execute("VACUUM ANALYZE").await?;
+    Ok(())
+}
+
 /// Ids of some rows that a tier answers for, spread over all such rows.
 pub(crate) fn some_ids(connection: &Connection, rows: u64, ids: Ids, place: Place, count: u64) -> Result<Vec<String>> {
     let sizes = Sizes::new(rows);

@@ -72,12 +72,13 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// `read_parquet` of every file of a folder.
+/// `read_parquet` of every Parquet file of a folder.
 pub(crate) fn scan(folder: &Path) -> Result<String> {
     let mut files: Vec<String> = std::fs::read_dir(folder)
         .with_context(|| format!("cannot list {}", folder.display()))?
         .map(|entry| Ok(quoted(&entry?.path().display().to_string())))
         .collect::<Result<_>>()?;
+    files.retain(|file| file.ends_with(".parquet'"));
     files.sort();
     Ok(format!("read_parquet([{}])", files.join(", ")))
 }

@@ -18,6 +18,7 @@ mod planning;
 mod quack;
 mod report;
 mod samples;
+mod writer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ struct Cli {
     /// How often each measurement is repeated.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Rows that the writer's case flushes and compacts; a tenth of `--rows` when it isn't given.
+    #[arg(long)]
+    writer_rows: Option<u64>,
     /// One kind of ids only.
     #[arg(long, value_enum)]
     ids: Option<Ids>,
@@ -85,6 +89,15 @@ fn run(cli: Cli) -> Result<()> {
     let kinds = cli.ids.map_or(vec![Ids::Time, Ids::Random], |ids| vec![ids]);
     for ids in kinds {
         println!("== {} ids", ids.as_str());
+        let only_writer = cli.only.as_ref().is_some_and(|only| writer::NAME.contains(only.as_str()));
+        if cli.only.is_none() || only_writer {
+            let rows = cli.writer_rows.unwrap_or(cli.rows / 10);
+            let runs = cli.runs.clamp(1, 3);
+            runtime.block_on(writer::measure(rows, ids, runs, &mut measured)).context("the writer's case")?;
+        }
+        if only_writer {
+            continue;
+        }
         let options = cases::Options { runs: cli.runs.max(1), only: cli.only.clone(), hold: cli.hold };
         runtime
             .block_on(cases::run_all(cli.rows, ids, &options, &mut measured))
