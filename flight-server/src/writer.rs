@@ -18,6 +18,7 @@ mod manifest;
 mod merge;
 mod page_checksums;
 mod parquet_file;
+mod progress;
 mod rotation;
 mod spill;
 mod staging;

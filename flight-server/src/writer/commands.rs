@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use tokio::signal::unix::{SignalKind, signal};
 use translator::catalog::Entity;
 
@@ -14,6 +14,7 @@ use super::compact::{CompactOptions, CompactOutcome, compact_entity};
 use super::flush::{Due, FlushOptions, FlushOutcome, flush_entity};
 use super::gc::{GcOptions, collect_entity};
 use super::manifest::{import_entity, verify_entity};
+use super::progress::Progress;
 use super::rotation::FileLimits;
 use crate::postgres::{LockPurpose, WriteSession};
 
@@ -72,6 +73,8 @@ pub struct FlushArgs {
     pub when_age: Option<Duration>,
     #[command(flatten)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
     /// Say what would be flushed, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -102,6 +105,8 @@ pub struct CompactArgs {
     pub full: bool,
     #[command(flatten)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
     /// Say what would be rewritten and why, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -116,6 +121,14 @@ pub struct LimitArgs {
     /// About the most bytes of a new file.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub file_bytes: u64,
+}
+
+/// How progress is told.
+#[derive(Debug, clap::Args)]
+pub struct ProgressArgs {
+    /// How often progress is told on a standard error that is no terminal; on a terminal there is a bar.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub progress_every: Duration,
 }
 
 /// Delete files that were replaced, and what writers that died left behind.
@@ -191,10 +204,9 @@ impl FlushArgs {
         };
         rounds(self.every, async || {
             each_entity(&writer, &entities, "flush", ONCE, &[LockPurpose::Flush], async |entity, session| {
-                let progress = progress_bar(&format!("{}: flushing", entity.name));
-                let outcome = flush_entity(&writer, entity, &options, session, &progress).await;
-                progress.finish_and_clear();
-                say_flush(entity, &outcome?, options.dry_run, self.every.is_some())
+                let progress = Progress::of_rows(&format!("{}: flushing", entity.name), self.progress.progress_every);
+                let work = flush_entity(&writer, entity, &options, session, progress.bar());
+                say_flush(entity, &progress.during(work).await?, options.dry_run, self.every.is_some())
             })
             .await
         })
@@ -219,10 +231,9 @@ impl CompactArgs {
         };
         rounds(self.every, async || {
             each_entity(&writer, &entities, "compaction", ONCE, &[LockPurpose::Compact], async |entity, session| {
-                let progress = progress_bar(&format!("{}: compacting", entity.name));
-                let outcome = compact_entity(&writer, entity, &options, session, &progress).await;
-                progress.finish_and_clear();
-                say_compact(entity, &outcome?, self.every.is_some())
+                let progress = Progress::of_rows(&format!("{}: compacting", entity.name), self.progress.progress_every);
+                let work = compact_entity(&writer, entity, &options, session, progress.bar());
+                say_compact(entity, &progress.during(work).await?, self.every.is_some())
             })
             .await
         })
@@ -289,10 +300,8 @@ async fn import(writer: &Writer, names: &[String], dry_run: bool) -> anyhow::Res
     }
     let locks = [LockPurpose::Flush, LockPurpose::Compact];
     each_entity(writer, &entities, "writer", PATIENCE, &locks, async |entity, session| {
-        let progress = byte_progress(&format!("{}: importing", entity.name));
-        let imported = import_entity(writer, entity, dry_run, session, &progress).await;
-        progress.finish_and_clear();
-        let imported = imported?;
+        let progress = Progress::of_bytes(&format!("{}: importing", entity.name));
+        let imported = progress.during(import_entity(writer, entity, dry_run, session, progress.bar())).await?;
         for path in &imported.not_unique {
             say(&format!("{}: {path} holds a row more than once; compact rewrites it", entity.name))?;
         }
@@ -312,10 +321,8 @@ async fn verify(writer: &Writer, names: &[String], quick: bool) -> anyhow::Resul
     let session = writer.postgres.write_session().await?;
     let mut is_whole = true;
     for entity in writer.entities(names)? {
-        let progress = byte_progress(&format!("{}: verifying", entity.name));
-        let verified = verify_entity(writer, &entity, quick, &session, &progress).await;
-        progress.finish_and_clear();
-        let verified = verified?;
+        let progress = Progress::of_bytes(&format!("{}: verifying", entity.name));
+        let verified = progress.during(verify_entity(writer, &entity, quick, &session, progress.bar())).await?;
         is_whole &= verified.is_whole();
         for path in &verified.missing {
             say(&format!("{}: missing {path}", entity.name))?;
@@ -469,21 +476,6 @@ fn say(line: &str) -> anyhow::Result<()> {
 
 fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
-/// Progress in rows, on a terminal.
-fn progress_bar(what: &str) -> ProgressBar {
-    styled(what, "{msg} {wide_bar} {human_pos}/{human_len} rows, {eta} left")
-}
-
-/// Progress in bytes, on a terminal.
-fn byte_progress(what: &str) -> ProgressBar {
-    styled(what, "{msg} {wide_bar} {bytes}/{total_bytes}, {eta} left")
-}
-
-fn styled(what: &str, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style).with_message(what.to_owned())
 }
 
 /// Reads a size: a whole number, and B, kB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024).

@@ -7,6 +7,7 @@ use thermocline_tests::model::{Entity, Kind, Value};
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View};
 use thermocline_tests::postgres::HotRow;
 use thermocline_tests::scenario::{LakeKind, live, row_id, tombstone};
+use tokio::io::AsyncBufReadExt;
 
 use super::{CATALOGS, Catalog, Halted, command, data_files, dirty_rows, hot, rows, start, try_command};
 use crate::{is_long, thing, things};
@@ -162,6 +163,34 @@ async fn a_row_that_is_written_during_a_flush_stays_dirty() -> Result<()> {
         command(&scenario, &["gc", "--grace", "0s"]).await?;
         let expected = ["second|cold", "second|cold", "first|cold", "first|cold"];
         assert_eq!(rows(&scenario.client, sql).await?, expected, "{catalog:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn progress_is_told_where_there_is_no_terminal() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.hot = (0..2_000).map(|n| hot(live(n, 10, thing("a", 1)))).collect();
+    let scenario = start(vec![stored], LakeKind::Local, Catalog::Manifest).await?;
+    for (args, failpoint, line) in [
+        (["flush", "--progress-every", "10ms"], "flush.published", "things: flushing 2,000 of 2,000 rows"),
+        (["compact", "--progress-every", "10ms"], "compact.published", "things: compacting 2,000 of 2,000 rows"),
+    ] {
+        let mut halted = Halted::at(&scenario, &args, failpoint).await?;
+        let stderr = halted.program.stderr.take().context("no standard error")?;
+        let mut lines = tokio::io::BufReader::new(stderr).lines();
+        // While it waits at the failpoint it tells again and again.
+        let told = async {
+            while let Some(told) = lines.next_line().await? {
+                if told == line {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("it never said {line}")
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), told).await??;
+        ensure!(halted.go_on().await?.success, "{args:?}");
     }
     Ok(())
 }
