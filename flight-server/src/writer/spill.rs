@@ -45,10 +45,9 @@ fn remove_abandoned(parent: &Path) -> std::io::Result<()> {
         let path = entry?.path();
         let is_ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
         if is_ours && is_abandoned(&path) {
-            match std::fs::remove_dir_all(&path) {
-                // Another writer was faster, or it belongs to another user.
-                Err(error) => tracing::info!(%error, path = %path.display(), "an old directory stays"),
-                Ok(()) => {}
+            // Another writer may be faster, or it belongs to another user.
+            if let Err(error) = std::fs::remove_dir_all(&path) {
+                tracing::info!(%error, path = %path.display(), "an old directory stays");
             }
         }
     }
