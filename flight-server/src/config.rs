@@ -67,6 +67,23 @@ pub struct TableNames {
     pub lake_file: TableName,
 }
 
+impl TableNames {
+    /// As the translator takes them: unquoted.
+    pub(crate) fn plain(&self) -> translator::postgres::TableNames {
+        let name = |name: &TableName| match &name.schema {
+            Some(schema) => format!("{schema}.{}", name.table),
+            None => name.table.clone(),
+        };
+        translator::postgres::TableNames {
+            schema_registry: name(&self.schema_registry),
+            entity_main: name(&self.entity_main),
+            eav_data: name(&self.eav_data),
+            change_log: name(&self.change_log),
+            lake_file: name(&self.lake_file),
+        }
+    }
+}
+
 /// A PostgreSQL table, with its schema unless the search path finds it. Prints quoted, ready for SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableName {

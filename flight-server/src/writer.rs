@@ -36,7 +36,7 @@ use translator::lake::LakeFile;
 use translator::options::Tier;
 use translator::postgres::TableNames;
 
-use crate::config::{Config, LakeCatalog, LakeUrl, TableName, environment};
+use crate::config::{Config, LakeCatalog, LakeUrl, environment};
 use crate::engine::{Engine, EngineSettings, LakeAccess};
 use crate::lake::{Lake, retired};
 use crate::postgres::PostgresSource;
@@ -65,7 +65,7 @@ impl Writer {
         };
         let postgres = PostgresSource::new(&config.postgres)?;
         let lake = Lake::open(&config.lake)?;
-        let tables = table_names(&config.postgres.tables);
+        let tables = config.postgres.tables.plain();
         Ok(Self { config, catalog, postgres, lake, tables })
     }
 
@@ -179,20 +179,6 @@ struct FileSet {
 impl FileSet {
     fn of(&self, tier: Tier) -> Vec<&LakeFile> {
         self.files.iter().filter(|file| file.tier == tier).collect()
-    }
-}
-
-fn table_names(tables: &crate::config::TableNames) -> TableNames {
-    let name = |name: &TableName| match &name.schema {
-        Some(schema) => format!("{schema}.{}", name.table),
-        None => name.table.clone(),
-    };
-    TableNames {
-        schema_registry: name(&tables.schema_registry),
-        entity_main: name(&tables.entity_main),
-        eav_data: name(&tables.eav_data),
-        change_log: name(&tables.change_log),
-        lake_file: name(&tables.lake_file),
     }
 }
 

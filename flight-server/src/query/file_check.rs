@@ -25,7 +25,7 @@ pub(crate) fn file_faults(
     let bound = statement::bind(shape, &sql, None)?;
     let mut options = QueryOptions::default();
     options.set("tiers", "warm,cold").map_err(QueryError::internal)?;
-    let tables = super::pipeline::table_names(tables);
+    let tables = tables.plain();
     let fault = |file: &LakeFile| {
         let facts = Facts { files: BTreeMap::from([(entity.schema_id, vec![file.clone()])]), ..Facts::default() };
         plan(&bound.query, &facts, &options, &tables).err().map(|error| error.to_string())

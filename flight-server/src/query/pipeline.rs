@@ -17,7 +17,6 @@ use translator::StatementForm;
 use translator::catalog::Catalog;
 use translator::options::QueryOptions;
 use translator::plan::FederatedPlan;
-use translator::postgres::TableNames;
 
 use super::admission::{Admission, RunningQueries};
 use super::breaker::SystemClock;
@@ -27,7 +26,7 @@ use super::recovery::{Attempts, RetryBudget};
 use super::sources::Sources;
 use super::statement::{self, BoundStatement, Explain};
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
-use crate::config::{Config, LakeUrl, TableName};
+use crate::config::{Config, LakeUrl};
 use crate::engine::duckdb::DuckError;
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase};
 use crate::failpoint::failpoint;
@@ -119,7 +118,7 @@ impl Pipeline {
         let engine = Arc::new(Engine::open(&settings)?);
         let shape = ShapeDatabase::new(catalog)?;
         let vocabulary = Arc::new(shape.vocabulary()?);
-        let tables = table_names(&config.postgres.tables);
+        let tables = config.postgres.tables.plain();
         let shape = Arc::new(RwLock::new(Arc::new(shape)));
         let catalog_in_force = Arc::clone(&shape);
         let health = HealthMonitor::new(postgres.clone(), lake.clone(), Arc::clone(&engine), move || {
@@ -192,20 +191,6 @@ impl Pipeline {
         let shape = Arc::new(ShapeDatabase::new(catalog)?);
         *self.inner.shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
         Ok(())
-    }
-}
-
-pub(super) fn table_names(tables: &crate::config::TableNames) -> TableNames {
-    let name = |name: &TableName| match &name.schema {
-        Some(schema) => format!("{schema}.{}", name.table),
-        None => name.table.clone(),
-    };
-    TableNames {
-        schema_registry: name(&tables.schema_registry),
-        entity_main: name(&tables.entity_main),
-        eav_data: name(&tables.eav_data),
-        change_log: name(&tables.change_log),
-        lake_file: name(&tables.lake_file),
     }
 }
 

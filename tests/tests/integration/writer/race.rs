@@ -81,9 +81,9 @@ async fn race(kind: LakeKind, catalog: Catalog) -> Result<()> {
     // The most transfers that were seen of each account: every version of a row raises its counter by one.
     let mut seen = vec![0_i64; usize::try_from(ACCOUNTS)?];
     let mut torn = Vec::new();
+    let clients = ["copy", "scan"].map(|hot_scan| scenario.client.with_option("hot_scan", hot_scan));
     while Instant::now() < until && torn.is_empty() {
-        let answer = scenario.client.query(sql).await;
-        let answer = match answer {
+        let answer = match clients[reads as usize % clients.len()].query(sql).await {
             Ok(answer) => answer,
             Err(failure) => {
                 stop.store(true, Ordering::Release);
