@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
 mod cases;
+mod chaos;
 mod check;
 mod clients;
 mod command_line;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
-use futures::StreamExt;
 use thermocline_tests::lake::{LakeFile, write_parquet};
 use thermocline_tests::postgres::TestDatabase;
 use thermocline_tests::proxy::{Link, Proxy};
@@ -66,57 +65,6 @@ async fn a_file_that_vanished_is_planned_around_once() -> Result<()> {
     // A file that is gone for good and not listed either: compaction has taken it away.
     scenario.lake.delete("delta/100/a.parquet").await?;
     assert_eq!(scenario.client.query(ALL).await?.row_count(), 40 + HOT_ROWS);
-    Ok(())
-}
-
-/// Random text in row groups that no buffer holds all of.
-fn large_file() -> LakeFile {
-    let text = |n: u128| -> String {
-        let word = |k: u128| (n * 40 + k).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        (0..30).map(|k| format!("{:032x}", word(k))).collect()
-    };
-    let versions = (1000..31_000).map(|n| live(n, 10, thing(&text(n), 1))).collect();
-    let mut file = LakeFile::base(&things(), "large.parquet", versions);
-    file.rows_per_group = 2_000;
-    file
-}
-
-#[tokio::test]
-async fn the_lake_dies_before_or_after_the_first_batch() -> Result<()> {
-    let mut all = stored();
-    all.files.push(large_file());
-    let scenario = Scenario::start_with(vec![all], LakeKind::S3, |config| config.with("duckdb", "threads", 1)).await?;
-    let s3 = scenario.lake.s3_server().unwrap();
-    let sql = "SELECT name, note FROM things";
-    // Rows stream out as they are read once the file is known to hold each of them once.
-    until("the files are checked", async || {
-        let info = scenario.client.info(sql).await?;
-        let plan: serde_json::Value = serde_json::from_slice(&info.app_metadata)?;
-        Ok(plan["references"][0]["merge"]["strategy"] != "window")
-    })
-    .await?;
-    let partial = scenario.client.with_option("allow_partial", "true");
-    for client in [&partial, &scenario.client] {
-        let mut batches = client.stream(sql).await?;
-        let mut rows = batches.next().await.context("no batch")??.num_rows();
-        s3.inject(Fault::Reset, 0, usize::MAX, reads_data);
-        let failure = loop {
-            match batches.next().await.context("a short answer passes as whole")? {
-                Ok(batch) => rows += batch.num_rows(),
-                Err(failure) => break failure,
-            }
-        };
-        // Leave doesn't help once rows went out: the client could not tell them from the answer of another kind.
-        failure.expect(Code::Unavailable, &["lake"]);
-        ensure!(rows > 0 && rows < 30_000, "{rows} rows came before the error");
-        s3.clear_faults();
-    }
-    // Before the first batch.
-    s3.inject(Fault::Reset, 0, usize::MAX, reads_data);
-    scenario.client.refusal(sql).await.expect(Code::Unavailable, &["lake"]);
-    let answer = partial.query(sql).await?;
-    assert_eq!(answer.row_count(), HOT_ROWS);
-    assert_degraded(&answer, &["warm", "cold"], "lake");
     Ok(())
 }
 
