@@ -392,7 +392,9 @@ fn literal(rng: &mut impl Rng, attribute: &Attribute) -> String {
         (Value::Text(text), Kind::Text) if plain => format!("'{}'", text.replace('\'', "''")),
         (Value::Uuid(id), _) if plain => format!("'{}'", id.to_string().to_uppercase()),
         (Value::Date(_), _) if plain => {
-            (*["DATE '1970-01-01'", "'2022-01-08'", "DATE '1969-12-31'"].choose(rng).unwrap()).to_owned()
+            let pool =
+                ["DATE '1970-01-01'", "'2022-01-08'", "DATE '1969-12-31'", "DATE '1970-01-31' + INTERVAL 1 MONTH"];
+            (*pool.choose(rng).unwrap()).to_owned()
         }
         (Value::Timestamp(_), _) if plain => {
             let pool = [
@@ -401,6 +403,8 @@ fn literal(rng: &mut impl Rng, attribute: &Attribute) -> String {
                 "TIMESTAMPTZ '1969-12-31 23:59:59.9999+00'",
                 "DATE '1970-01-02'",
                 "TIMESTAMP '2023-11-14 22:13:20'",
+                "TIMESTAMP '2023-11-14 23:13:20.001' - INTERVAL 1 HOUR",
+                "DATE '1970-01-02' - INTERVAL '1' DAY",
             ];
             (*pool.choose(rng).unwrap()).to_owned()
         }
@@ -441,7 +445,7 @@ pub fn query(rng: &mut impl Rng, left: &Entity, right: &Entity) -> RandomQuery {
     let column = left.attributes.choose(rng).unwrap().column();
     let scalar = scalar_column(rng, left);
     let any = |sql: String| RandomQuery::of(&sql, false);
-    match rng.random_range(0..34) {
+    match rng.random_range(0..36) {
         0 | 1 => any(format!("SELECT * FROM {l} a WHERE {p}")),
         2 => any(format!("SELECT a.row_id, a.{column}, a.created_at, a.updated_at FROM {l} a WHERE {p}")),
         3 => {
@@ -553,6 +557,14 @@ pub fn query(rng: &mut impl Rng, left: &Entity, right: &Entity) -> RandomQuery {
         32 => any(format!(
             "SELECT u.k, u.tag FROM (SELECT k, tag FROM {l} UNION ALL SELECT k, tag FROM {r}) u WHERE {}",
             parenthesised(&format!("u.k > {n} AND u.tag IS NOT NULL"))
+        )),
+        33 => any(format!(
+            "SELECT x.row_id FROM (SELECT * FROM {l} UNION ALL SELECT * FROM {l} c WHERE {pc}) x WHERE {px}"
+        )),
+        34 => any(format!(
+            "WITH x AS (SELECT row_id, k, tag, {column} FROM {l} {} SELECT row_id, k, tag, {column} FROM {l} a WHERE {p}) \
+             SELECT x.row_id FROM x {join} JOIN {r} b ON x.k = b.k AND x.tag > 'a' WHERE {q} OR x.k > {n}",
+            ["UNION", "UNION ALL", "EXCEPT", "INTERSECT"].choose(rng).unwrap()
         )),
         _ => any(format!(
             "SELECT x.k, x.n FROM (SELECT a.k, count(*) AS n FROM {l} a WHERE {p} GROUP BY ROLLUP (a.k)) x WHERE x.k > {n}"

@@ -24,7 +24,7 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::model::{Attribute, Entity, Kind, Value, Version};
+use crate::model::{Attribute, Entity, Kind, Value, Version, unrounded};
 use crate::s3::{self, S3Server};
 
 /// One of the two file tiers.
@@ -320,8 +320,8 @@ impl LakeFile {
             Kind::Uuid => uuid_array(values, self.uuids)?,
             #[expect(clippy::cast_precision_loss, reason = "15 digits at most fit a double")]
             Kind::Decimal { scale, .. } if self.decimals_as_double => {
-                let divisor = 10f64.powi(i32::from(scale));
-                build!(Float64Builder::new(), Value::Decimal(unscaled) => *unscaled as f64 / divisor)
+                let divisor = 10f64.powi(i32::from(scale) + 1);
+                build!(Float64Builder::new(), Value::Decimal(unscaled) => unrounded(*unscaled) as f64 / divisor)
             }
             Kind::Decimal { precision, scale } => {
                 let builder = Decimal128Builder::new().with_precision_and_scale(precision, i8::try_from(scale)?)?;

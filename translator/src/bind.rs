@@ -236,23 +236,22 @@ impl Binder<'_> {
         match text(&node["type"]) {
             "SELECT_NODE" => self.select(node, ctes, scopes, demand),
             "SET_OPERATION_NODE" => {
-                let mut output = None;
+                let mut branches = Vec::new();
                 for side in ["left", "right"] {
                     if node[side].is_object() {
-                        let side_output = self.query(&mut node[side], ctes, scopes, Demand::All)?;
-                        output = output.or(side_output);
+                        branches.push(self.query(&mut node[side], ctes, scopes, Demand::All)?);
                     }
                 }
                 // A mutable index would add the field where it is absent.
                 for child in node.get_mut("children").map_or(&mut [][..], array_mut) {
-                    let child_output = self.query(child, ctes, scopes, Demand::All)?;
-                    output = output.or(child_output);
-                }
-                if text(&node["setop_type"]) == "UNION_BY_NAME" {
-                    output = None;
+                    branches.push(self.query(child, ctes, scopes, Demand::All)?);
                 }
                 self.walk(&mut node["modifiers"], ctes, scopes)?;
-                Ok(output.map(output::computed))
+                if text(&node["setop_type"]) == "UNION_BY_NAME" {
+                    return Ok(None);
+                }
+                let type_of = |origin: Origin| self.references[origin.index].0.entity.duckdb_type(origin.column);
+                Ok(output::of_set_operation(node, branches, &type_of))
             }
             "RECURSIVE_CTE_NODE" => {
                 // Its own name is a source of unknown columns inside.
@@ -445,7 +444,7 @@ impl Binder<'_> {
         let is_renamed = !array(&table["column_name_alias"]).is_empty();
         let columns = entity.public_columns().map(|column| OutputColumn {
             name: entity.column_name(column).to_owned(),
-            origin: Some(Origin { index, column, push: PushRule::Always }),
+            origins: vec![Origin { index, column, push: PushRule::Always }],
         });
         let columns = output::renamed(Some(columns.collect()), &table["column_name_alias"]);
         let sampled = !crate::tree::is_vacant(&table["sample"]);
@@ -632,7 +631,7 @@ impl Binder<'_> {
                     Source::Derived => {
                         let columns =
                             item.columns.iter().flatten().filter(|column| column.name.eq_ignore_ascii_case(name));
-                        for origin in columns.filter_map(|column| column.origin) {
+                        for origin in columns.flat_map(|column| &column.origins) {
                             self.references[origin.index].0.columns.insert(origin.column);
                         }
                     }

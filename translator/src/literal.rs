@@ -6,7 +6,7 @@
 use serde_json::Value as Json;
 
 use crate::catalog::ScalarType;
-use crate::quote::days_from_civil;
+use crate::quote::{civil_from_days, days_from_civil};
 use crate::tree::{array, text};
 use crate::value::Value;
 
@@ -28,6 +28,9 @@ impl Literal {
             "CONSTANT" => constant(&expression["value"]),
             "CAST" => cast(Self::read(&expression["child"])?, &expression["cast_type"]),
             "FUNCTION" => {
+                if let Some(moment) = shifted_moment(expression) {
+                    return Some(Self::Typed(Value::Timestamp(moment)));
+                }
                 let operands: Vec<Value> = array(&expression["children"])
                     .iter()
                     .map(|operand| match Self::read(operand)? {
@@ -91,6 +94,77 @@ fn call(name: &str, operands: &[Value]) -> Option<Value> {
         ("make_timestamp" | "make_timestamptz", [Value::Int(micros)]) if micros.abs() <= MOST_MICROS => {
             i64::try_from(*micros).ok().map(Value::Timestamp)
         }
+        _ => None,
+    }
+}
+
+/// A moment plus or minus an interval: `TIMESTAMP '2024-01-01' - INTERVAL 7 DAY`.
+fn shifted_moment(expression: &Json) -> Option<i64> {
+    let [moment, shift] = array(&expression["children"]) else { return None };
+    let sign = match text(&expression["function_name"]) {
+        "+" => 1,
+        "-" => -1,
+        _ => return None,
+    };
+    let micros = match Literal::read(moment)? {
+        Literal::Typed(Value::Timestamp(micros)) => micros,
+        Literal::Typed(Value::Date(days)) => i64::from(days).checked_mul(MICROS_PER_DAY)?,
+        _ => return None,
+    };
+    let (months, micros) = match interval(shift)? {
+        Interval::Months(months) => (months.checked_mul(sign)?, micros),
+        Interval::Micros(shift) => (0, micros.checked_add(shift.checked_mul(sign)?)?),
+    };
+    // Whatever the calendar was in other centuries, these are certain.
+    let is_certain = |micros: i64| (-2_208_988_800_000_000..7_258_118_400_000_000).contains(&micros);
+    let (days, time) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));
+    let (year, month, day) = is_certain(micros).then(|| civil_from_days(days))?;
+    let month = year * 12 + month - 1 + months;
+    let (year, month) = (month.div_euclid(12), month.rem_euclid(12) + 1);
+    // The 31st of a shorter month is its last day.
+    let days = (28..=day).rev().chain([day]).find_map(|day| days_from_civil(year, month, day))?;
+    let micros = days.checked_mul(MICROS_PER_DAY)?.checked_add(time)?;
+    is_certain(micros).then_some(micros)
+}
+
+enum Interval {
+    Months(i64),
+    /// Days are of 24 hours: the session's zone is UTC.
+    Micros(i64),
+}
+
+/// An interval of one unit, as the parser writes `INTERVAL 7 DAY`: `to_days(CAST(trunc(CAST(7 AS DOUBLE)) AS INTEGER))`.
+fn interval(expression: &Json) -> Option<Interval> {
+    const MOST: i64 = 1_000_000_000;
+    let [number] = array(&expression["children"]) else { return None };
+    let mut number = number;
+    loop {
+        number = match (text(&number["class"]), array(&number["children"])) {
+            ("CAST", _) if matches!(text(&number["cast_type"]["id"]), "INTEGER" | "BIGINT" | "DOUBLE") => {
+                &number["child"]
+            }
+            ("FUNCTION", [whole]) if text(&number["function_name"]) == "trunc" => whole,
+            _ => break,
+        };
+    }
+    let number = match Literal::read(number)? {
+        Literal::Typed(Value::Int(number)) => i64::try_from(number).ok()?,
+        Literal::Untyped(number) => plain_integer(&number)?.parse().ok()?,
+        _ => return None,
+    };
+    let number = (-MOST..=MOST).contains(&number).then_some(number)?;
+    let micros = |unit: i64| number.checked_mul(unit).map(Interval::Micros);
+    match text(&expression["function_name"]) {
+        "to_years" => Some(Interval::Months(number * 12)),
+        "to_quarters" => Some(Interval::Months(number * 3)),
+        "to_months" => Some(Interval::Months(number)),
+        "to_weeks" => micros(7 * MICROS_PER_DAY),
+        "to_days" => micros(MICROS_PER_DAY),
+        "to_hours" => micros(3_600_000_000),
+        "to_minutes" => micros(60_000_000),
+        "to_seconds" => micros(1_000_000),
+        "to_milliseconds" => micros(1000),
+        "to_microseconds" => micros(1),
         _ => None,
     }
 }

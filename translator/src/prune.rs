@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::catalog::{Column, Entity};
+use crate::catalog::{Column, Entity, ScalarType};
 use crate::lake::LakeFile;
 use crate::literal::exact_double;
 use crate::predicate::{CompareOp, Predicate};
@@ -42,7 +42,17 @@ fn bounds(file: &LakeFile, entity: &Entity, column: Column, only_row_id: bool) -
             let (low, high) = file.changed_at_range?;
             Some((Value::Timestamp(low.checked_mul(1000)?), Value::Timestamp(high.checked_mul(1000)?)))
         }
-        Column::Attribute(index) => file.column(&entity.attributes[index].column)?.range.clone(),
+        Column::Attribute(index) => {
+            let attribute = &entity.attributes[index];
+            match (attribute.scalar, file.column(&attribute.column)?.range.clone()?) {
+                // The answer's value is the stored one rounded to the scale.
+                (ScalarType::Decimal { scale, .. }, (Value::Double(low), Value::Double(high))) => {
+                    let slack = 10f64.powi(-i32::from(scale));
+                    Some((Value::Double(low - slack), Value::Double(high + slack)))
+                }
+                (_, range) => Some(range),
+            }
+        }
         Column::CreatedAt | Column::Tier | Column::DeletedAt => None,
     }
 }
@@ -72,12 +82,31 @@ fn compare(left: &Value, right: &Value) -> Option<Ordering> {
         (Value::Timestamp(micros), Value::Date(days)) => Some(micros.cmp(&(i64::from(*days) * 86_400_000_000))),
         (Value::Double(left), right) if left.is_nan() || is_nan(right) => None,
         (_, Value::Double(right)) if right.is_nan() => None,
-        (
-            Value::Int(_) | Value::Decimal { .. } | Value::Double(_),
-            Value::Int(_) | Value::Decimal { .. } | Value::Double(_),
-        ) => exact_double(left)?.partial_cmp(&exact_double(right)?),
+        (Value::Double(_), Value::Int(_) | Value::Decimal { .. } | Value::Double(_))
+        | (Value::Int(_) | Value::Decimal { .. }, Value::Double(_)) => {
+            exact_double(left)?.partial_cmp(&exact_double(right)?)
+        }
+        // DuckDB compares decimals digit by digit: 0.1 is below 0.10000000000000001, which is the same double.
+        (Value::Int(_) | Value::Decimal { .. }, Value::Int(_) | Value::Decimal { .. }) => {
+            let scale = decimal_scale(left).max(decimal_scale(right));
+            Some(unscaled(left, scale)?.cmp(&unscaled(right, scale)?))
+        }
         _ => None,
     }
+}
+
+fn decimal_scale(value: &Value) -> u8 {
+    if let Value::Decimal { scale, .. } = value { *scale } else { 0 }
+}
+
+/// An integer or decimal in units of `10^-scale`, when that fits.
+fn unscaled(value: &Value, scale: u8) -> Option<i128> {
+    let (unscaled, own) = match value {
+        Value::Int(value) => (*value, 0),
+        Value::Decimal { unscaled, scale } => (*unscaled, *scale),
+        _ => return None,
+    };
+    unscaled.checked_mul(10i128.checked_pow(u32::from(scale.checked_sub(own)?))?)
 }
 
 fn is_nan(value: &Value) -> bool {
@@ -132,5 +161,62 @@ fn as_number(value: &Value) -> Option<f64> {
         Value::Date(days) => Some(f64::from(*days) * 86_400_000_000.0),
         Value::Timestamp(micros) => Some(*micros as f64),
         Value::Bool(_) | Value::Text(_) | Value::Uuid(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+    use crate::lake::{FileColumn, FileType};
+    use crate::options::Tier;
+
+    fn decimal(unscaled: i128, scale: u8) -> Value {
+        Value::Decimal { unscaled, scale }
+    }
+
+    #[test]
+    fn decimals_compare_by_their_digits() {
+        let tenth = (decimal(1, 1), decimal(1, 1));
+        assert!(overlaps(&tenth, CompareOp::Less, &decimal(10_000_000_000_000_001, 17)));
+        assert!(!overlaps(&tenth, CompareOp::Equal, &decimal(10_000_000_000_000_001, 17)));
+        assert!(overlaps(&tenth, CompareOp::Equal, &decimal(100, 3)));
+        let great = (Value::Int((1 << 53) + 1), Value::Int((1 << 53) + 1));
+        assert!(overlaps(&great, CompareOp::Greater, &Value::Int(1 << 53)));
+        assert!(overlaps(&tenth, CompareOp::Greater, &decimal(i128::MAX, 0)), "not comparable is no reason");
+        assert!(overlaps(&tenth, CompareOp::Equal, &Value::Double(0.1)));
+    }
+
+    #[test]
+    fn a_double_that_is_read_as_a_decimal_may_be_another_value() {
+        let toml = "[[entity]]\nname = \"e\"\nschema_id = 1\n[[entity.attribute]]\nname = \"d\"\n\
+                    type = \"decimal(9,2)\"\ncolumn = \"double_01\"\n";
+        let catalog = Catalog::parse(toml).expect("a catalog");
+        let file = LakeFile {
+            etag: None,
+            path: "base/1/a.parquet".to_owned(),
+            tier: Tier::Cold,
+            bytes: 1,
+            row_count: 1,
+            row_id_range: None,
+            changed_at_range: None,
+            unique_rows: true,
+            may_hold_tombstones: false,
+            columns: vec![FileColumn {
+                name: "d".to_owned(),
+                file_type: FileType::Double,
+                range: Some((Value::Double(0.1049), Value::Double(0.1951))),
+                null_count: None,
+            }],
+        };
+        let may_hold = |op, value| {
+            let predicate = Predicate::Compare { column: Column::Attribute(0), op, value };
+            super::may_hold(&file, &catalog.entities()[0], &predicate, false)
+        };
+        // 0.1049 is read as 0.10, 0.1951 as 0.20.
+        assert!(may_hold(CompareOp::LessOrEqual, decimal(10, 2)));
+        assert!(may_hold(CompareOp::Equal, decimal(20, 2)));
+        assert!(!may_hold(CompareOp::Equal, decimal(22, 2)));
+        assert!(!may_hold(CompareOp::Less, decimal(9, 2)));
     }
 }

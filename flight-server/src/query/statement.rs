@@ -45,7 +45,8 @@ pub(super) fn bind(
     let (explain, body_at) = split_explain(sql);
     let body = &sql[body_at..];
     let serialized = shape.parse(body).map_err(|error| bind_error(&error, sql, body_at))?;
-    let statement = ParsedStatement::parse(&serialized).map_err(|error| translate_error(error.shifted(body_at)))?;
+    let statement = ParsedStatement::parse(&serialized)
+        .map_err(|error| translate_error(with_pivot_hint(error, body).shifted(body_at)))?;
     let text = UserText { sql, body, body_at };
     let (query, shape_sql, bound) = bind_tree(shape, &text, statement.clone(), true)?;
     let (query, shape_sql, bound) = match values {
@@ -71,6 +72,14 @@ pub(super) fn bind(
         shape: Arc::clone(shape),
         shape_sql,
     })
+}
+
+/// A PIVOT that names no values is two statements to DuckDB, of which the first writes.
+fn with_pivot_hint(mut error: TranslateError, sql: &str) -> TranslateError {
+    if error.kind == TranslateErrorKind::Refused && sql.to_ascii_lowercase().contains("pivot") {
+        error.message.push_str("; name the values of a PIVOT: PIVOT t ON c IN ('x', 'y') USING sum(v)");
+    }
+    error
 }
 
 /// The text that the client sent, and the part of it that is bound.

@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::{thing, things};
 
 /// Statement, code, and words that the message must have.
-const REFUSALS: [(&str, Code, &[&str]); 45] = [
+const REFUSALS: [(&str, Code, &[&str]); 47] = [
     ("", Code::InvalidArgument, &[]),
     ("SELEC 1", Code::InvalidArgument, &["SELEC"]),
     ("SELECT FROM WHERE", Code::InvalidArgument, &[]),
@@ -37,6 +37,8 @@ const REFUSALS: [(&str, Code, &[&str]); 45] = [
     ("INSTALL httpfs", Code::InvalidArgument, &["SELECT"]),
     ("LOAD httpfs", Code::InvalidArgument, &["SELECT"]),
     ("CALL pragma_version()", Code::InvalidArgument, &["SELECT"]),
+    ("PIVOT things ON name USING sum(n)", Code::InvalidArgument, &["PIVOT t ON c IN ('x', 'y')"]),
+    ("SELECT * FROM (PIVOT things ON name USING sum(n))", Code::InvalidArgument, &["PIVOT t ON c IN ('x', 'y')"]),
     ("SHOW DATABASES", Code::InvalidArgument, &[]),
     ("SHOW ALL TABLES", Code::InvalidArgument, &[]),
     ("SELECT * FROM read_csv('/etc/passwd')", Code::InvalidArgument, &["read_csv"]),

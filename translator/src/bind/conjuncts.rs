@@ -32,29 +32,39 @@ impl Binder<'_> {
         if !collect_paths(condition, &mut paths) {
             return;
         }
-        let mut owner: Option<(&FromItem, Origin)> = None;
+        let mut owner: Option<(&FromItem, Vec<Origin>)> = None;
         for path in &paths {
-            let Some((item, Some(origin))) = resolve(path, items) else { return };
-            if !accept(path, origin) {
+            let Some((item, origins)) = resolve(path, items) else { return };
+            if origins.is_empty() || !origins.iter().all(|origin| accept(path, *origin)) {
                 return;
             }
-            let push = rule(item).and(origin.push);
-            owner = match owner {
-                None => Some((item, Origin { push, ..origin })),
-                // One source may hold several references, and one reference stand behind several sources.
-                Some((other, first)) if std::ptr::eq(other, item) && first.index == origin.index => {
-                    Some((item, Origin { push: first.push.and(push), ..first }))
+            let mut here = origins.to_vec();
+            here.iter_mut().for_each(|origin| origin.push = rule(item).and(origin.push));
+            let is_same = |others: &[Origin]| {
+                others.len() == here.len() && others.iter().zip(&here).all(|(other, own)| other.index == own.index)
+            };
+            // One source may hold several references, and one reference stand behind several sources.
+            match &mut owner {
+                None => owner = Some((item, here)),
+                Some((other, first)) if std::ptr::eq(*other, item) && is_same(first) => {
+                    first.iter_mut().zip(here).for_each(|(first, own)| first.push = first.push.and(own.push));
                 }
                 Some(_) => return,
-            };
+            }
         }
-        let Some((_, Origin { index, push, .. })) = owner else { return };
+        // A filter above a set operation filters each of its branches.
+        for (branch, origin) in owner.into_iter().flat_map(|(_, origins)| origins).enumerate() {
+            let entity = Arc::clone(&self.references[origin.index].0.entity);
+            let conjunct = Conjunct::read(condition, &entity, &|path| {
+                let origin = resolve(path, items)?.1.get(branch).filter(|other| other.index == origin.index)?;
+                Some(origin.column)
+            });
+            self.take_conjunct(origin, conjunct);
+        }
+    }
+
+    fn take_conjunct(&mut self, Origin { index, push, .. }: Origin, conjunct: Conjunct) {
         let reference = &mut self.references[index].0;
-        let entity = Arc::clone(&reference.entity);
-        let conjunct = Conjunct::read(condition, &entity, &|path| {
-            let (_, origin) = resolve(path, items)?;
-            origin.filter(|origin| origin.index == index).map(|origin| origin.column)
-        });
         match (push, &conjunct.predicate) {
             // Without a predicate it filters nothing, and its reason is the better one.
             (PushRule::Always, _) | (PushRule::NullRejecting, Err(_)) => reference.conjuncts.push(conjunct),
@@ -74,7 +84,8 @@ impl Binder<'_> {
         let keys: Vec<(usize, crate::catalog::Column)> = array(set)
             .iter()
             .filter_map(|index| array(&node["group_expressions"]).get(usize::try_from(index.as_u64()?).ok()?))
-            .filter_map(|key| resolve(&column_path(key)?, items)?.1)
+            .filter_map(|key| Some(resolve(&column_path(key)?, items)?.1))
+            .flatten()
             .map(|origin| (origin.index, origin.column))
             .collect();
         // In HAVING and GROUP BY a name may also be that of an expression of the SELECT list.

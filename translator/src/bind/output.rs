@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::pages::aggregates;
-use super::scope::{FromItem, Output, OutputColumn, PushRule, has_duplicates, resolve};
+use super::scope::{FromItem, Origin, Output, OutputColumn, PushRule, has_duplicates, resolve};
 use crate::tree::{array, column_path, is_star, is_vacant, text};
 
 /// Output columns of a SELECT. Names may occur twice.
@@ -11,7 +11,7 @@ pub(super) fn of_select(node: &Json, items: &[FromItem]) -> Output {
     let mut columns: Vec<OutputColumn> = Vec::new();
     let barrier = barrier(node);
     let seen_from_outside = |item: &FromItem, mut column: OutputColumn| {
-        if let Some(origin) = &mut column.origin {
+        for origin in &mut column.origins {
             origin.push = barrier.map_or(origin.push.and(item.push), PushRule::Never);
         }
         column
@@ -32,7 +32,9 @@ pub(super) fn of_select(node: &Json, items: &[FromItem]) -> Output {
         } else if let Some(path) = column_path(expression) {
             let name = if alias.is_empty() { path.last().copied().unwrap_or_default() } else { alias };
             let column = match resolve(&path, items) {
-                Some((item, origin)) => seen_from_outside(item, OutputColumn { name: name.to_owned(), origin }),
+                Some((item, origins)) => {
+                    seen_from_outside(item, OutputColumn { name: name.to_owned(), origins: origins.to_vec() })
+                }
                 None => OutputColumn::computed(name),
             };
             columns.push(column);
@@ -46,14 +48,47 @@ pub(super) fn of_select(node: &Json, items: &[FromItem]) -> Output {
     Some(columns)
 }
 
-/// Why a filter on the output may not filter the input.
-fn barrier(node: &Json) -> Option<&'static str> {
+/// Output columns of a set operation: named by its first branch, and of the references of all branches where each branch
+/// hands through a column of the same type. `type_of` gives the type of a column of a reference.
+pub(super) fn of_set_operation(node: &Json, branches: Vec<Output>, type_of: &dyn Fn(Origin) -> String) -> Output {
+    let branches: Vec<Vec<OutputColumn>> = branches.into_iter().collect::<Option<_>>()?;
+    let (first, others) = branches.split_first()?;
+    // A filter leaves the same rows of a UNION whether it stands above it or in each branch.
+    let is_union = text(&node["setop_type"]) == "UNION";
+    let is_aligned = is_union && others.iter().all(|other| other.len() == first.len());
+    let limit = limit(node);
+    let column = |(index, column): (usize, &OutputColumn)| {
+        let mut origins: Vec<Origin> = branches.iter().flat_map(|branch| branch[index].origins.clone()).collect();
+        // Another type among the branches would be cast to, and text orders otherwise than numbers.
+        let is_whole = branches.iter().all(|branch| !branch[index].origins.is_empty())
+            && origins.windows(2).all(|pair| type_of(pair[0]) == type_of(pair[1]));
+        if !is_whole {
+            origins.clear();
+        }
+        if let Some(why) = limit {
+            origins.iter_mut().for_each(|origin| origin.push = PushRule::Never(why));
+        }
+        OutputColumn { name: column.name.clone(), origins }
+    };
+    if is_aligned { Some(first.iter().enumerate().map(column).collect()) } else { Some(computed(first.clone())) }
+}
+
+/// Why a filter on the output of a query may not be one on its input: its clauses after the last operator.
+fn limit(node: &Json) -> Option<&'static str> {
     for modifier in array(&node["modifiers"]) {
         match text(&modifier["type"]) {
             "ORDER_MODIFIER" => {}
             "DISTINCT_MODIFIER" => return Some("the subquery is DISTINCT"),
             _ => return Some("the subquery has a LIMIT or OFFSET"),
         }
+    }
+    None
+}
+
+/// Why a filter on the output of a SELECT may not filter its input.
+fn barrier(node: &Json) -> Option<&'static str> {
+    if let Some(why) = limit(node) {
+        return Some(why);
     }
     if aggregates(node) {
         return Some("the subquery groups its rows");

@@ -39,8 +39,8 @@ pub(super) fn add_tie_breaks(node: &mut Json, items: &[FromItem], width: Option<
         };
         let present = orders.iter().any(|order| {
             column_path(&order["expression"]).is_some_and(|path| {
-                resolve(&path, items).is_some_and(|(found, origin)| {
-                    std::ptr::eq(found, item) && origin.is_some_and(|origin| origin.column == Column::RowId)
+                resolve(&path, items).is_some_and(|(found, origins)| {
+                    std::ptr::eq(found, item) && origins.iter().any(|origin| origin.column == Column::RowId)
                 })
             })
         });

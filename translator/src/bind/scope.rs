@@ -16,8 +16,9 @@ pub(super) type Output = Option<Vec<OutputColumn>>;
 #[derive(Debug, Clone)]
 pub(super) struct OutputColumn {
     pub(super) name: String,
-    /// Where it comes from, when it is a column of a reference handed through unchanged.
-    pub(super) origin: Option<Origin>,
+    /// Where it comes from, when it is a column of a reference handed through unchanged; of a set operation, one column
+    /// of each branch. Empty for anything else.
+    pub(super) origins: Vec<Origin>,
 }
 
 /// A column of a reference, seen through subqueries and WITH clauses.
@@ -85,7 +86,7 @@ impl FromItem {
 
     /// The column of a reference behind each known column.
     pub(super) fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
-        self.columns.iter().flatten().filter_map(|column| column.origin)
+        self.columns.iter().flatten().flat_map(|column| column.origins.iter().copied())
     }
 }
 
@@ -102,7 +103,7 @@ impl PushRule {
 
 impl OutputColumn {
     pub(super) fn computed(name: impl Into<String>) -> Self {
-        Self { name: name.into(), origin: None }
+        Self { name: name.into(), origins: Vec::new() }
     }
 }
 
@@ -149,8 +150,8 @@ impl<'a> Scopes<'a> {
     }
 }
 
-/// The source that a path certainly means, and the column of a reference behind it.
-pub(super) fn resolve<'a>(path: &[&str], items: &'a [FromItem]) -> Option<(&'a FromItem, Option<Origin>)> {
+/// The source that a path certainly means, and the columns of references behind it.
+pub(super) fn resolve<'a>(path: &[&str], items: &'a [FromItem]) -> Option<(&'a FromItem, &'a [Origin])> {
     let has = |item: &FromItem, name: &str| {
         item.columns.as_ref().map(|columns| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name)))
     };
@@ -182,6 +183,6 @@ pub(super) fn resolve<'a>(path: &[&str], items: &'a [FromItem]) -> Option<(&'a F
         _ => return None,
     };
     let columns = item.columns.as_deref().unwrap_or_default();
-    let origin = columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)).and_then(|column| column.origin);
-    Some((item, origin))
+    let column = columns.iter().find(|column| column.name.eq_ignore_ascii_case(name));
+    Some((item, column.map_or(&[], |column| &column.origins)))
 }

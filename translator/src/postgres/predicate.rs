@@ -216,9 +216,12 @@ fn compare(operand: &Operand, op: CompareOp, value: &Value) -> Rendered {
         (Stored::Uuid, Value::Uuid(value)) => {
             exact(operand.compared(op, format_args!("'{}'::uuid", uuid_text(*value))))
         }
-        (Stored::UuidText, Value::Uuid(value)) if op == CompareOp::Equal => {
-            // The text may be in any case, without hyphens, in braces or behind `urn:uuid:`.
-            exact(format!("(right(translate(lower({}), '-{{}}', ''), 32) = '{value:032x}')", operand.sql))
+        (Stored::UuidText, Value::Uuid(value)) => {
+            // The text may be in any case, without hyphens, in braces or behind `urn:uuid:`. The digits order as the
+            // numbers do.
+            let digits = format!("right(translate(lower({}), '-{{}}', ''), 32)", operand.sql);
+            let collation = if matches!(op, CompareOp::Equal | CompareOp::NotEqual) { "" } else { " COLLATE \"C\"" };
+            exact(format!("({digits}{collation} {} '{value:032x}')", op.sql()))
         }
         (Stored::IsoText, Value::Date(days)) => iso_text(operand, op, i64::from(*days)),
         (Stored::IsoText, Value::Timestamp(micros)) => iso_text(operand, op, micros.div_euclid(MICROS_PER_DAY)),
