@@ -1,4 +1,4 @@
--- The tables that the application writes and Thermocline reads, and three rows that were never flushed.
+-- The tables that the application writes and Thermocline reads.
 
 CREATE TABLE schema_registry (schema_id SMALLINT PRIMARY KEY, schema_name TEXT NOT NULL UNIQUE);
 
@@ -26,21 +26,3 @@ CREATE TABLE change_log (
   PRIMARY KEY (schema_id, row_id, flushed_at));
 
 CREATE INDEX change_log_dirty ON change_log (schema_id, row_id) WHERE flushed_at = 0;
-
-INSERT INTO schema_registry VALUES (100, 'customers');
-
-INSERT INTO entity_main (ltbase_schema_id, ltbase_row_id, text_01, bigint_01, ltbase_created_at, ltbase_updated_at)
-VALUES
-  (100, '01940000-0000-7000-8000-000000000001', 'Ada', 1704067200000, 1735000000000, 1735000000000),
-  (100, '01940000-0000-7000-8000-000000000002', 'Grace', 1709251200000, 1735000000000, 1735000000000),
-  (100, '01940000-0000-7000-8000-000000000003', 'Edsger', 1717200000000, 1735000000000, 1735000000000);
-
-INSERT INTO eav_data (schema_id, row_id, attr_id, array_indices, value_text, value_numeric)
-VALUES
-  (100, '01940000-0000-7000-8000-000000000001', 201, '', NULL, 1000),
-  (100, '01940000-0000-7000-8000-000000000001', 202, '0', 'analyst', NULL),
-  (100, '01940000-0000-7000-8000-000000000001', 202, '1', 'founder', NULL),
-  (100, '01940000-0000-7000-8000-000000000002', 201, '', NULL, 2500.5);
-
-INSERT INTO change_log (schema_id, row_id, changed_at)
-SELECT ltbase_schema_id, ltbase_row_id, ltbase_updated_at FROM entity_main;

@@ -42,6 +42,8 @@ pub struct Config {
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// Running queries get this long to finish once the server is told to stop.
+    pub drain_limit: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -175,12 +177,38 @@ pub struct BreakerConfig {
 #[derive(Debug, Clone)]
 pub struct TelemetryConfig {
     pub otlp_endpoint: Option<String>,
+    pub otlp_protocol: Option<OtlpProtocol>,
+    /// Sent with every export: names and values.
+    pub otlp_headers: Vec<(String, Secret<String>)>,
+    /// Limit for one export.
+    pub otlp_timeout: Option<Duration>,
     pub service_name: String,
     pub log_format: LogFormat,
     /// Directives of `tracing_subscriber::EnvFilter` (`info`, `thermocline=debug,info`).
     pub log_level: String,
     /// Queries that take at least this long are logged with their plans.
     pub slow_query: Option<Duration>,
+}
+
+/// How OTLP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    Grpc,
+    HttpProtobuf,
+}
+
+impl OtlpProtocol {
+    /// Reads OpenTelemetry's own name of it.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Grpc, Self::HttpProtobuf].into_iter().find(|protocol| protocol.as_str() == text)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::HttpProtobuf => "http/protobuf",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,6 +329,15 @@ impl Config {
     }
 }
 
+/// Where the catalog file is, as far as that can be told of a configuration that may be wrong.
+pub fn catalog_path(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> PathBuf {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut faults = Faults::new(path.display().to_string());
+    let mut root = read_settings(&text, environment, &mut faults);
+    read_catalog(root.section("catalog", &mut faults), base, &mut faults).path
+}
+
 fn read_config(mut root: Section, path: &Path, faults: &mut Faults) -> Option<Config> {
     let base = path.parent().unwrap_or(Path::new(""));
     let server = read_server(root.section("server", faults), faults);
@@ -341,8 +378,9 @@ fn read_server(mut section: Section, faults: &mut Faults) -> ServerConfig {
         let key = section.key("admin_listen");
         faults.report(section.place(), key, format!("{admin_listen} is also `listen`; expected another port"));
     }
+    let drain_limit = section.duration("drain_limit", faults).unwrap_or(Duration::from_secs(30));
     section.finish(faults);
-    ServerConfig { listen, admin_listen }
+    ServerConfig { listen, admin_listen, drain_limit }
 }
 
 fn read_address(text: &str) -> Option<SocketAddr> {
@@ -576,6 +614,11 @@ fn read_telemetry(mut section: Section, faults: &mut Faults) -> TelemetryConfig 
             matches!(url.scheme(), "http" | "https").then(|| text.to_owned())
         })
         .map(|found| found.value);
+    let otlp_protocol =
+        section.parsed("otlp_protocol", "grpc or http/protobuf", faults, OtlpProtocol::parse).map(|found| found.value);
+    let expected = "headers such as authorization=Bearer%20token,x-tenant=a";
+    let otlp_headers = section.parsed("otlp_headers", expected, faults, read_headers).map(|found| found.value);
+    let otlp_timeout = section.duration("otlp_timeout", faults);
     let service_name = section.word("service_name", faults).map(|found| found.value);
     let log_format = section
         .parsed("log_format", "text or json", faults, |text| match text {
@@ -598,11 +641,27 @@ fn read_telemetry(mut section: Section, faults: &mut Faults) -> TelemetryConfig 
     section.finish(faults);
     TelemetryConfig {
         otlp_endpoint,
+        otlp_protocol,
+        otlp_headers: otlp_headers.unwrap_or_default(),
+        otlp_timeout,
         service_name: service_name.unwrap_or_else(|| "thermocline".to_owned()),
         log_format,
         log_level: log_level.unwrap_or_else(|| "info".to_owned()),
         slow_query,
     }
+}
+
+/// Reads `name=value,name=value`, values percent-encoded, as OpenTelemetry's variables have them.
+fn read_headers(text: &str) -> Option<Vec<(String, Secret<String>)>> {
+    let header = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_encoding::percent_decode_str(value.trim()).decode_utf8().ok()?.into_owned();
+        let name = name.trim().to_ascii_lowercase();
+        let is_header = name.parse::<tonic::metadata::AsciiMetadataKey>().is_ok()
+            && value.parse::<tonic::metadata::AsciiMetadataValue>().is_ok();
+        is_header.then(|| (name, Secret::new(value)))
+    };
+    text.split(',').map(header).collect()
 }
 
 fn read_auth(mut section: Section, base: &Path, listen: SocketAddr, faults: &mut Faults) -> AuthConfig {

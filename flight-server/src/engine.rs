@@ -4,6 +4,7 @@
 
 pub(crate) mod duckdb;
 mod execution;
+mod http_log;
 mod scan;
 pub(crate) mod shape;
 

@@ -36,6 +36,7 @@ mod handshake;
 mod list_flights;
 mod metadata;
 mod parameters;
+mod reflection;
 mod result_stream;
 mod server;
 mod session;
@@ -55,6 +56,7 @@ use translator::options::QueryOptions;
 
 use crate::query::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
 
+pub(crate) use reflection::file_descriptors;
 pub use server::FlightSqlServer;
 
 /// What the wire needs of the query pipeline.

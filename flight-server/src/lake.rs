@@ -5,6 +5,7 @@
 //! from here. Knows neither Flight nor tonic nor DuckDB.
 
 mod cache;
+mod counted;
 mod error;
 mod footer;
 mod probe;
@@ -29,6 +30,8 @@ use translator::lake::LakeFile;
 use translator::options::Tier;
 
 use crate::config::{LakeConfig, LakeUrl};
+use crate::s3_requests::S3RequestCount;
+pub(crate) use cache::FooterLookups;
 use cache::{FileIdentity, FooterCache};
 use store::Store;
 
@@ -196,6 +199,16 @@ impl Lake {
     /// Number of footers that are remembered.
     pub fn cached_footers(&self) -> usize {
         self.footers.len()
+    }
+
+    /// How often a footer was asked for and remembered, and asked for and not.
+    pub(crate) fn footer_lookups(&self) -> FooterLookups {
+        self.footers.lookups()
+    }
+
+    /// Requests to S3 since the server started, but for those of DuckDB.
+    pub(crate) fn s3_requests(&self) -> Vec<S3RequestCount> {
+        self.store.requests.counts()
     }
 
     /// Asks whether the root can be listed.

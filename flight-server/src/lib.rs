@@ -12,6 +12,7 @@ pub mod lake;
 pub(crate) mod plan_tree;
 pub mod postgres;
 pub mod query;
+pub(crate) mod s3_requests;
 pub mod serve;
 pub mod telemetry;
 pub mod writer;

@@ -149,7 +149,8 @@ fn execution(execution: &Value) -> Option<Node> {
         let count = |field: &str| source[field].as_u64().map_or_else(|| "?".to_owned(), |n| HumanCount(n).to_string());
         let tier = source["tier"].as_str().unwrap_or("?");
         let ms = source["ms"].as_f64().map(|ms| format!(", {ms:.1} ms")).unwrap_or_default();
-        leaf(format!("{tier}: {} rows scanned, {} returned{ms}", count("rows_scanned"), count("rows_returned")))
+        let shared = if source["shared"] == true { ", other scans of these files included" } else { "" };
+        leaf(format!("{tier}: {} rows scanned, {} returned{ms}{shared}", count("rows_scanned"), count("rows_returned")))
     });
     Some(Node { label, children: children.collect() })
 }

@@ -13,6 +13,7 @@ mod pipeline;
 mod plan_json;
 mod recovery;
 mod run;
+mod scan_figures;
 mod sources;
 mod statement;
 pub(crate) mod system_tables;

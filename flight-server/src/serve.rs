@@ -14,6 +14,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use translator::catalog::Catalog;
 
 use crate::admin::{self, Admin};
@@ -23,8 +24,8 @@ use crate::health::HealthMonitor;
 use crate::query::Pipeline;
 use crate::telemetry::{self, LogLevel};
 
-/// Running queries get this long to finish once the server is told to stop.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// What gRPC's health service tells of; `""` is all together.
+const SERVICES: [&str; 4] = ["", "postgres", "lake", "duckdb"];
 /// The gRPC health service is brought up to date this often.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -39,6 +40,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let catalog = read_catalog(&config.catalog.path)?;
     let pipeline = Arc::new(Pipeline::start(&config, catalog, Arc::clone(&telemetry)).await?);
 
+    let drain_limit = config.server.drain_limit;
     let listener = TcpListener::bind(config.server.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
@@ -55,17 +57,20 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let reload = tokio::spawn(reload_on_hangup(hangups, Arc::clone(&pipeline), config.path.clone(), log_level));
     let (drained_sender, drained) = tokio::sync::oneshot::channel::<()>();
+    let probing = watch.abort_handle();
     let shutdown = async move {
         wait_for_stop(terminate, interrupt).await;
         tracing::info!("draining: running queries finish, new ones are refused");
         health.drain();
-        health_reporter.set_service_status("", ServingStatus::NotServing).await;
+        probing.abort();
+        end_health_streams(&health_reporter).await;
         // The receiver is gone when the server has ended already.
         let _ended = drained_sender.send(());
     };
     let server = flight::tuned(Server::builder())
         .trace_fn(telemetry::call_span)
         .add_service(health_service)
+        .add_service(reflection()?)
         .add_service(flight::service(pipeline, FlightSettings::default()))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown);
 
@@ -76,13 +81,13 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
 
     let late = async {
         match drained.await {
-            Ok(()) => tokio::time::sleep(DRAIN_LIMIT).await,
+            Ok(()) => tokio::time::sleep(drain_limit).await,
             Err(_) => std::future::pending().await,
         }
     };
     tokio::select! {
         result = server => result.context("the server failed")?,
-        () = late => tracing::warn!("queries still ran after {DRAIN_LIMIT:?}; they are cut off"),
+        () = late => tracing::warn!("queries still ran after server.drain_limit, {drain_limit:?}; they are cut off"),
     }
     for task in [Some(reload), Some(watch), admin].into_iter().flatten() {
         task.abort();
@@ -125,6 +130,27 @@ async fn report_health(health: Arc<HealthMonitor>, reporter: HealthReporter) {
         reporter.set_service_status("", status(report.is_ready() && !health.is_draining())).await;
         tokio::time::sleep(HEALTH_INTERVAL).await;
     }
+}
+
+/// Tells those who watch the health service that this server ends, and ends their streams: a drain waits for every open
+/// stream, and these have no end of their own.
+async fn end_health_streams(reporter: &HealthReporter) {
+    for service in SERVICES {
+        reporter.set_service_status(service, ServingStatus::NotServing).await;
+    }
+    let mut reporter = reporter.clone();
+    for service in SERVICES {
+        reporter.clear_service_status(service).await;
+    }
+}
+
+/// The reflection service: names and shapes of what this port serves.
+fn reflection() -> anyhow::Result<ServerReflectionServer<impl ServerReflection>> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_file_descriptor_set(flight::file_descriptors())
+        .build_v1()
+        .context("cannot set gRPC reflection up")
 }
 
 /// What the configuration asks for and this version doesn't enforce must not look enforced.

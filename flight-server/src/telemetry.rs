@@ -6,14 +6,17 @@
 
 mod export;
 mod metrics;
+mod otlp;
 mod recent;
 mod record;
+mod spans;
 
 pub(crate) use export::call_span;
 pub use export::{ExportError, Exporters, LogLevel, start};
 pub use metrics::{METRIC_NAMES, Observed, ObservedEntity, ObservedTier};
 pub(crate) use recent::QueryEntry;
 pub(crate) use record::QueryRecord;
+pub(crate) use spans::{plan_span, record_plan};
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod client_data;
+pub mod collector;
 pub mod r#gen;
 pub mod lake;
 pub mod model;

@@ -156,18 +156,7 @@ impl Server {
     /// # Errors
     /// The port can't be reached or speaks no HTTP.
     pub async fn admin_get(&self, path: &str) -> Result<(u16, String)> {
-        let log = self.log()?;
-        let line = log.lines().find(|line| line.contains("admin port:")).context("no admin port in the log")?;
-        let address =
-            line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("address")?;
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
-        let status = head.split_whitespace().nth(1).context("no status")?.parse()?;
-        Ok((status, body.to_owned()))
+        http_get(&self.admin_address()?, path).await
     }
 
     /// What `/metrics` says.
@@ -178,6 +167,17 @@ impl Server {
         let (status, body) = self.admin_get("/metrics").await?;
         anyhow::ensure!(status == 200, "{status}: {body}");
         Ok(body)
+    }
+
+    /// Where the admin port listens: it is in the log.
+    ///
+    /// # Errors
+    /// The log doesn't say.
+    pub fn admin_address(&self) -> Result<String> {
+        let log = self.log()?;
+        let line = log.lines().find(|line| line.contains("admin port:")).context("no admin port in the log")?;
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        address.map(str::to_owned).context("no address of the admin port")
     }
 
     /// Sends the process a signal by name.
@@ -244,8 +244,17 @@ impl Server {
 /// # Errors
 /// The program can't be run.
 pub async fn run(args: &[&str]) -> Result<CommandOutput> {
+    run_with(args, &[]).await
+}
+
+/// The same, with more environment variables.
+///
+/// # Errors
+/// The program can't be run.
+pub async fn run_with(args: &[&str], env: &[(String, String)]) -> Result<CommandOutput> {
     let output = tokio::process::Command::new(binary()?)
         .args(args)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(std::process::Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -256,6 +265,20 @@ pub async fn run(args: &[&str]) -> Result<CommandOutput> {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// Status and body of an answer to a plain HTTP request.
+///
+/// # Errors
+/// Nobody answers, or not in HTTP.
+pub async fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+    let status = head.split_whitespace().nth(1).context("no status")?.parse()?;
+    Ok((status, body.to_owned()))
 }
 
 /// The server binary: `THERMOCLINE_BIN`, else where cargo put it beside the running program.

@@ -1,7 +1,7 @@
 //! `thermocline check`: everything that is wrong with an installation, together, and how to mend it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,10 @@ pub async fn run(arguments: &CheckArgs) -> anyhow::Result<()> {
         Ok(config) => config,
         Err(faults) => {
             let faults = faults.faults.iter().map(ToString::to_string).collect();
-            return report(&[Finding { part: "configuration", faults, ..Finding::default() }]);
+            let finding = Finding { part: "configuration", faults, ..Finding::default() };
+            // The sources wait until it is known which they are.
+            let catalog = config::catalog_path(&arguments.config, environment());
+            return report(&[finding, check_catalog(&catalog).1]);
         }
     };
     if arguments.print_config {
@@ -68,7 +71,7 @@ pub async fn run(arguments: &CheckArgs) -> anyhow::Result<()> {
         summary: format!("{} is understood", config.path.display()),
         ..Finding::default()
     }];
-    let (catalog, finding) = check_catalog(&config);
+    let (catalog, finding) = check_catalog(&config.catalog.path);
     findings.push(finding);
     let entities = catalog.as_ref().map(|catalog| catalog.entities().to_vec()).unwrap_or_default();
     let (postgres, lake) = futures::join!(check_postgres(&config, &entities), check_lake(&config, catalog.as_ref()));
@@ -97,27 +100,27 @@ fn report(findings: &[Finding]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_catalog(config: &Config) -> (Option<Arc<Catalog>>, Finding) {
-    let path = config.catalog.path.display();
+fn check_catalog(path: &Path) -> (Option<Arc<Catalog>>, Finding) {
     let mut finding = Finding { part: "catalog", ..Finding::default() };
-    let text = match std::fs::read_to_string(&config.catalog.path) {
+    let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
-            finding.faults.push(format!("{path} can't be read: {error}; set catalog.path"));
+            finding.faults.push(format!("{} can't be read: {error}; set catalog.path", path.display()));
             return (None, finding);
         }
     };
     match Catalog::parse(&text) {
         Ok(catalog) => {
             let attributes: usize = catalog.entities().iter().map(|entity| entity.attributes.len()).sum();
-            finding.summary = format!("{path}: {} entities, {attributes} attributes", catalog.entities().len());
+            finding.summary =
+                format!("{}: {} entities, {attributes} attributes", path.display(), catalog.entities().len());
             if catalog.entities().is_empty() {
                 finding.advice.push("there is no entity, so no table to ask for; add an [[entity]]".to_owned());
             }
             (Some(Arc::new(catalog)), finding)
         }
         Err(faults) => {
-            finding.faults.extend(faults.to_string().lines().map(|line| format!("{path}: {line}")));
+            finding.faults.extend(faults.to_string().lines().map(|line| format!("{}: {line}", path.display())));
             (None, finding)
         }
     }

@@ -20,6 +20,7 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
                 "`127.0.0.1:32011`",
                 "Address of `/livez`, `/readyz` and `/metrics`; no query comes in here.",
             ),
+            ("drain_limit", "`30s`", "Time of running queries to finish once the server is told to stop."),
         ],
     ),
     (
@@ -121,8 +122,15 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
             (
                 "otlp_endpoint",
                 "none",
-                "Collector of traces and metrics, by OTLP over gRPC (`http://localhost:4317`); `OTEL_EXPORTER_OTLP_ENDPOINT` works too.",
+                "Collector of traces, metrics and logs (`http://localhost:4317`); over HTTP `/v1/traces` and so on are appended. OpenTelemetry's variables go before this and the next keys: see operations.",
             ),
+            ("otlp_protocol", "`grpc`", "`grpc` or `http/protobuf`."),
+            (
+                "otlp_headers",
+                "none",
+                "Secret; `name=value,…` for the collector, values percent-encoded; never printed.",
+            ),
+            ("otlp_timeout", "`10s`", "For one export."),
             ("service_name", "`thermocline`", "`service.name`; `OTEL_SERVICE_NAME` goes before it."),
             ("log_format", "`text`", "`text` or `json`, on standard error."),
             ("log_level", "`info`", "A level, or directives such as `flight_server=debug,info`; read again on SIGHUP."),
@@ -213,7 +221,14 @@ pub fn effective(config: &Config) -> String {
         None => Some(format!("{:?}", name.table)),
     };
     let Config { server, postgres, lake, catalog, duckdb, query, breaker, telemetry, auth, tls, path: _ } = config;
-    section("server", vec![("listen", quoted(&server.listen)), ("admin_listen", quoted(&server.admin_listen))]);
+    section(
+        "server",
+        vec![
+            ("listen", quoted(&server.listen)),
+            ("admin_listen", quoted(&server.admin_listen)),
+            ("drain_limit", quoted(&duration(Some(server.drain_limit)))),
+        ],
+    );
     let tables = &postgres.tables;
     section(
         "postgres",
@@ -288,6 +303,9 @@ pub fn effective(config: &Config) -> String {
         "telemetry",
         vec![
             ("otlp_endpoint", optional(&telemetry.otlp_endpoint)),
+            ("otlp_protocol", telemetry.otlp_protocol.and_then(|protocol| quoted(&protocol.as_str()))),
+            ("otlp_headers", masked(!telemetry.otlp_headers.is_empty())),
+            ("otlp_timeout", telemetry.otlp_timeout.and_then(|limit| quoted(&duration(Some(limit))))),
             ("service_name", quoted(&telemetry.service_name)),
             ("log_format", quoted(&format)),
             ("log_level", quoted(&telemetry.log_level)),

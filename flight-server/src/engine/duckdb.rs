@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code, reason = "calls DuckDB's C API; every block says why it is sound")]
 
+mod log;
+
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::sync::Arc;

@@ -8,7 +8,9 @@ use translator::catalog::CATALOG_NAME;
 use translator::quote::{Ident, duckdb_text};
 
 use super::duckdb::{Connection, Database, DuckError};
+use super::http_log;
 use crate::lake::S3Credentials;
+use crate::s3_requests::{S3RequestCount, S3Requests};
 
 /// How the instance is set up.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub(crate) struct Engine {
     /// The statement that made the secret in force.
     secret: Mutex<String>,
     temp_directory: PathBuf,
+    /// What it asked of S3.
+    requests: Arc<S3Requests>,
 }
 
 /// Settings that every instance of ours has.
@@ -69,7 +73,9 @@ impl Engine {
         ];
         config.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let temp_directory = settings.temp_directory.clone();
-        let engine = Self { database: Database::open(&config)?, secret: Mutex::default(), temp_directory };
+        let requests = Arc::new(S3Requests::default());
+        let database = Database::open(&config)?;
+        let engine = Self { database, secret: Mutex::default(), temp_directory, requests: Arc::clone(&requests) };
         let connection = engine.database.connect()?;
         connection.execute(&format!("ATTACH ':memory:' AS {}; SET GLOBAL TimeZone = 'UTC'", Ident(CATALOG_NAME)))?;
         // Footers stay parsed as long as their files stay the same.
@@ -82,6 +88,7 @@ impl Engine {
             LakeAccess::Folder(path) => format!("{path}/"),
             LakeAccess::S3 { prefix, credentials } => {
                 connection.execute("LOAD httpfs")?;
+                engine.database.listen_to_http(&connection, move |entry| http_log::count(&requests, entry))?;
                 if let Some(credentials) = credentials {
                     engine.set_credentials(prefix, credentials)?;
                 }
@@ -109,6 +116,11 @@ impl Engine {
             *secret = sql;
         }
         Ok(())
+    }
+
+    /// Requests of httpfs to S3 since the instance was opened.
+    pub(crate) fn s3_requests(&self) -> Vec<S3RequestCount> {
+        self.requests.counts()
     }
 
     /// Where this instance spills to.

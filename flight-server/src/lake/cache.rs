@@ -15,6 +15,13 @@ pub(super) struct FileIdentity {
     pub(super) modified_at: i64,
 }
 
+/// How often the cache was asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FooterLookups {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+}
+
 /// A bounded cache that forgets what was not asked for the longest.
 #[derive(Debug)]
 pub(super) struct FooterCache {
@@ -25,6 +32,7 @@ pub(super) struct FooterCache {
 #[derive(Debug, Default)]
 struct State {
     clock: u64,
+    lookups: FooterLookups,
     entries: HashMap<FileIdentity, Entry>,
 }
 
@@ -43,9 +51,18 @@ impl FooterCache {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.clock += 1;
         let now = state.clock;
-        let entry = state.entries.get_mut(identity)?;
+        let Some(entry) = state.entries.get_mut(identity) else {
+            state.lookups.misses += 1;
+            return None;
+        };
         entry.used_at = now;
-        Some(Arc::clone(&entry.facts))
+        let facts = Arc::clone(&entry.facts);
+        state.lookups.hits += 1;
+        Some(facts)
+    }
+
+    pub(super) fn lookups(&self) -> FooterLookups {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).lookups
     }
 
     pub(super) fn insert(&self, identity: FileIdentity, facts: Arc<LakeFile>) {

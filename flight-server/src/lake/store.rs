@@ -8,8 +8,10 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::counted::CountingConnector;
 use super::error::{LakeError, LakeErrorKind};
 use crate::config::{LakeConfig, LakeUrl, S3Config, Secret};
+use crate::s3_requests::S3Requests;
 
 /// What DuckDB needs for a secret of type S3. Credentials are those of this moment.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub(super) struct Store {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) root: Path,
     pub(super) s3: Option<S3Store>,
+    /// What was asked of S3; a local lake asks nothing.
+    pub(super) requests: Arc<S3Requests>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +52,7 @@ const MAX_RETRIES: usize = 3;
 
 impl Store {
     pub(super) fn open(config: &LakeConfig) -> Result<Self, LakeError> {
+        let requests = Arc::new(S3Requests::default());
         match &config.url {
             LakeUrl::Local(directory) => {
                 let root = Path::from_absolute_path(directory).map_err(|error| {
@@ -55,10 +60,10 @@ impl Store {
                         .with_source(error)
                 })?;
                 // Rooted at `/`, because a missing directory is a lake that is down, not a server that can't start.
-                Ok(Self { objects: Arc::new(LocalFileSystem::new()), root, s3: None })
+                Ok(Self { objects: Arc::new(LocalFileSystem::new()), root, s3: None, requests })
             }
             LakeUrl::S3 { bucket, prefix } => {
-                let s3 = S3Store::open(&config.s3, bucket).map_err(|error| {
+                let s3 = S3Store::open(&config.s3, bucket, &requests).map_err(|error| {
                     LakeError::new(LakeErrorKind::Misconfigured, format!("lake {}: cannot be set up", config.url))
                         .with_source(error)
                 })?;
@@ -67,14 +72,14 @@ impl Store {
                         .with_source(error)
                 })?;
                 let objects: Arc<dyn ObjectStore> = Arc::clone(&s3.store) as Arc<dyn ObjectStore>;
-                Ok(Self { objects, root, s3: Some(s3) })
+                Ok(Self { objects, root, s3: Some(s3), requests })
             }
         }
     }
 }
 
 impl S3Store {
-    fn open(config: &S3Config, bucket: &str) -> Result<Self, object_store::Error> {
+    fn open(config: &S3Config, bucket: &str, requests: &Arc<S3Requests>) -> Result<Self, object_store::Error> {
         let retry =
             RetryConfig { max_retries: MAX_RETRIES, retry_timeout: RETRY_TIMEOUT, backoff: BackoffConfig::default() };
         let environment = AmazonS3Builder::from_env();
@@ -95,6 +100,7 @@ impl S3Store {
             _ => environment,
         };
         builder = builder.with_bucket_name(bucket).with_region(&region).with_retry(retry);
+        builder = builder.with_http_connector(CountingConnector(Arc::clone(requests)));
         if let Some(endpoint) = &endpoint {
             builder = builder.with_endpoint(bucket_endpoint(endpoint, bucket, config.path_style));
         }

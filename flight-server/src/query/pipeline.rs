@@ -34,7 +34,8 @@ use crate::flight::{CancelOutcome, QueryPipeline, SqlVocabulary};
 use crate::health::HealthMonitor;
 use crate::lake::{Lake, LakeError};
 use crate::postgres::{PostgresError, PostgresSource};
-use crate::telemetry::{Observed, Telemetry};
+use crate::s3_requests::S3RequestCount;
+use crate::telemetry::{self, Observed, Telemetry};
 use streaming::Streaming;
 
 /// The query pipeline of one server.
@@ -197,10 +198,18 @@ impl Pipeline {
 impl Inner {
     fn observed(&self) -> Observed {
         let (pool, breakers) = (self.sources.postgres.pool_status(), self.sources.breakers());
+        let footers = self.sources.lake.footer_lookups();
+        let requests = |client, counts: Vec<S3RequestCount>| {
+            counts.into_iter().map(move |count| ([client, count.operation, count.outcome], count.count))
+        };
+        let ours = requests("thermocline", self.sources.lake.s3_requests());
+        let duckdbs = requests("duckdb", self.engine.s3_requests());
         Observed {
             queued: self.admission.waiting() as u64,
             pool: [pool.max, pool.open, pool.idle, pool.waiting].map(|count| count as u64),
             cached_footers: self.sources.lake.cached_footers() as u64,
+            footer_lookups: [footers.hits, footers.misses],
+            s3_requests: ours.chain(duckdbs).collect(),
             breakers: vec![("postgres", breakers.postgres), ("lake", breakers.lake)],
             entities: self.tiers.last(),
         }
@@ -300,7 +309,8 @@ impl QueryPipeline for Pipeline {
     async fn plan(&self, request: QueryRequest) -> Result<PlannedQuery, QueryError> {
         let inner = &self.inner;
         let guard = inner.running.register(&request.query_id, request.options.timeout);
-        let span = tracing::info_span!("query_info", query_id = request.query_id);
+        // As an error: whatever the log level, what is logged in it carries the query id.
+        let span = tracing::error_span!("query_info", query_id = request.query_id);
         let planned = guard
             .within(caught(async {
                 failpoint("query.plan").await;
@@ -309,7 +319,11 @@ impl QueryPipeline for Pipeline {
                 let bound = Arc::new(bound);
                 let started = Instant::now();
                 let plan = inner.plan_bound(&bound, &request.options);
-                let plan = plan.instrument(tracing::info_span!("plan")).await?;
+                let span = telemetry::plan_span();
+                let plan = plan.instrument(span.clone()).await?;
+                if let Some(plan) = &plan {
+                    telemetry::record_plan(&span, plan);
+                }
                 let statement = match &plan {
                     Some(plan) => inner.statement(&bound, plan).await?,
                     None => bound.shape_sql.clone(),

@@ -1,6 +1,5 @@
 //! The plan as JSON (design section 7): what the translator planned, with the server's id, SQL, timings and figures.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use translator::options::QueryOptions;
 use translator::plan::FederatedPlan;
 
 use super::run::RunSummary;
+use super::scan_figures::{LakeScan, rows_kept, scan_figures};
 use super::sources::{BreakerStates, HotExecution};
-use crate::engine::duckdb::ProfileNode;
 
 /// Everything of a plan that is known before it runs.
 #[derive(Debug, Clone)]
@@ -56,16 +55,10 @@ pub(super) fn warn(plan: &mut Json, warning: &str) {
     }
 }
 
-/// The plan JSON with `execution` filled in. `scans` has the files of each lake source, as DuckDB names them, in the
-/// plan's order.
-pub(super) fn executed(
-    planned: &Json,
-    hot: &[HotExecution],
-    scans: &[BTreeSet<String>],
-    summary: &RunSummary,
-) -> Arc<Json> {
+/// The plan JSON with `execution` filled in. `scans` has the lake sources in the plan's order.
+pub(super) fn executed(planned: &Json, hot: &[HotExecution], scans: &[LakeScan], summary: &RunSummary) -> Arc<Json> {
     let mut json = planned.clone();
-    let mut measured = measured(summary.profile.as_ref(), scans).into_iter();
+    let mut measured = scan_figures(summary.profile.as_ref(), scans).into_iter();
     let mut hot = hot.iter();
     let mut sources = Vec::new();
     let (mut read, mut kept) = (0, 0);
@@ -74,14 +67,18 @@ pub(super) fn executed(
             if source["engine"] == "postgres" {
                 if let Some(hot) = hot.next() {
                     read += hot.rows_returned;
-                    kept += rows_of_table(summary.profile.as_ref(), &hot_table(index)).unwrap_or(hot.rows_returned);
+                    kept += rows_kept(summary.profile.as_ref(), &hot_table(index)).unwrap_or(hot.rows_returned);
                     sources.push(json!({"tier": "hot", "rows_scanned": hot.rows_scanned,
                         "rows_returned": hot.rows_returned, "ms": round(hot.ms)}));
                 }
             } else {
                 let scan = measured.next().flatten();
-                sources.push(json!({"tier": source["tier"], "rows_scanned": source["row_estimate"],
-                    "rows_returned": scan.map(|scan| scan.0), "ms": scan.map(|scan| round(scan.1))}));
+                let mut measured = json!({"tier": source["tier"], "rows_scanned": source["row_estimate"],
+                    "rows_returned": scan.map(|scan| scan.rows), "ms": scan.map(|scan| round(scan.ms))});
+                if scan.is_some_and(|scan| scan.shared) {
+                    measured["shared"] = json!(true);
+                }
+                sources.push(measured);
             }
         }
     }
@@ -100,45 +97,6 @@ pub(super) fn executed(
 
 fn items(value: &Json) -> &[Json] {
     value.as_array().map_or(&[][..], Vec::as_slice)
-}
-
-/// Rows that DuckDB's scans of each lake source delivered, and their time; `None` where no scan ran or DuckDB didn't
-/// measure. Sources with the same files are one to DuckDB: the first of them gets the figures.
-fn measured(profile: Option<&ProfileNode>, scans: &[BTreeSet<String>]) -> Vec<Option<(u64, f64)>> {
-    let mut figures = vec![None; scans.len()];
-    let mut add = |node: &ProfileNode| {
-        let Some((_, files)) = node.info.split_once("'Filename(s)'=") else { return };
-        let files = files.trim_start_matches('\'');
-        let of = scans.iter().position(|scan| scan.iter().any(|file| files.starts_with(file.as_str())));
-        if let Some(of) = of {
-            let (rows, ms) = figures[of].unwrap_or((0, 0.0));
-            figures[of] = Some((rows + node.rows, ms + node.ms));
-        }
-    };
-    if let Some(profile) = profile {
-        walk(profile, &mut add);
-    }
-    figures
-}
-
-/// Rows of a temporary table that passed the filters at its scan; `None` when DuckDB measured no such scan.
-fn rows_of_table(profile: Option<&ProfileNode>, table: &str) -> Option<u64> {
-    let mut rows = None;
-    walk(profile?, &mut |node| {
-        let names_table =
-            node.info.split(|letter: char| letter != '_' && !letter.is_alphanumeric()).any(|word| word == table);
-        if node.name.contains("SCAN") && names_table {
-            rows = Some(rows.unwrap_or(0) + node.rows);
-        }
-    });
-    rows
-}
-
-fn walk(node: &ProfileNode, visit: &mut impl FnMut(&ProfileNode)) {
-    visit(node);
-    for child in &node.children {
-        walk(child, visit);
-    }
 }
 
 /// Rows read from PostgreSQL for each of them that passed the filters left to DuckDB; at best 1.

@@ -382,7 +382,7 @@ impl Sources {
     }
 
     /// Lists every entity; `None` when the lake is down and the options give leave.
-    #[tracing::instrument(name = "list", skip_all, fields(entities = entities.len()))]
+    #[tracing::instrument(name = "list", skip_all, fields(entities = entities.len(), files))]
     async fn list_all(
         &self,
         entities: &[Arc<Entity>],
@@ -401,6 +401,8 @@ impl Sources {
             Ok(listings) => {
                 attempt.succeeded();
                 let listings: BTreeMap<i16, Listing> = listings.into_iter().collect();
+                let files: usize = listings.values().map(|listing| listing.files.len()).sum();
+                tracing::Span::current().record("files", files);
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.extend(listings.iter().map(|(schema_id, listing)| (*schema_id, listing.clone())));
                 Ok(Some(listings))

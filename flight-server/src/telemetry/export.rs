@@ -8,8 +8,10 @@ use std::time::Duration;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
+use opentelemetry_otlp::{ExporterBuildError, MetricExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -22,6 +24,7 @@ use tracing_subscriber::{EnvFilter, Layer, filter, reload};
 
 use super::Telemetry;
 use super::metrics::Instruments;
+use super::otlp::{self, OtlpSettings, OtlpTarget, Signal};
 use crate::config::{LogFormat, TelemetryConfig};
 
 /// What is left unsent after this time is dropped when the server ends.
@@ -60,26 +63,39 @@ impl LogLevel {
 pub struct Exporters {
     meters: SdkMeterProvider,
     tracers: Option<SdkTracerProvider>,
+    loggers: Option<SdkLoggerProvider>,
 }
 
 impl Exporters {
     /// Sends what is pending, for a few seconds at most. Blocks.
     pub fn flush(self) {
         // A collector that can't be reached is no reason to end otherwise.
-        if let Some(tracers) = self.tracers {
-            let _undelivered = tracers.shutdown_with_timeout(FLUSH_LIMIT);
-        }
-        let _undelivered = self.meters.shutdown_with_timeout(FLUSH_LIMIT);
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.tracers.map(|tracers| tracers.shutdown_with_timeout(FLUSH_LIMIT)));
+            scope.spawn(|| self.loggers.map(|loggers| loggers.shutdown_with_timeout(FLUSH_LIMIT)));
+            scope.spawn(|| self.meters.shutdown_with_timeout(FLUSH_LIMIT));
+        });
     }
 }
 
-/// Starts logging, metrics and, where a collector is named, traces. Call it inside the runtime, once a process.
+/// Starts logging, metrics and, where a collector is named, their export. Call it inside the runtime, once a process.
 ///
 /// # Errors
 /// See [`ExportError`]. A collector that can't be reached is none.
 pub fn start(config: &TelemetryConfig) -> Result<(Arc<Telemetry>, Exporters, LogLevel), ExportError> {
     let filter = EnvFilter::try_new(&config.log_level).map_err(ExportError::LogLevel)?;
     let (filter, handle) = reload::Layer::new(filter);
+    let variable = |name: &str| std::env::var(name).ok();
+    let settings = OtlpSettings::new(config, &variable);
+    let mut ignored = Vec::new();
+    let resource = resource(&settings);
+    let tracers = settings.target(Signal::Traces, &mut ignored).map(|target| tracers(&target, resource.clone()));
+    let loggers = settings.target(Signal::Logs, &mut ignored).map(|target| loggers(&target, resource.clone()));
+    let metrics = settings.target(Signal::Metrics, &mut ignored).map(|target| otlp::metric_exporter(&target));
+    let exporters =
+        || -> Result<_, ExporterBuildError> { Ok((tracers.transpose()?, loggers.transpose()?, metrics.transpose()?)) };
+    let (tracers, loggers, metrics) = exporters().map_err(ExportError::Otlp)?;
+
     let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && config.log_format == LogFormat::Text);
@@ -87,23 +103,31 @@ pub fn start(config: &TelemetryConfig) -> Result<(Arc<Telemetry>, Exporters, Log
         LogFormat::Text => logs.boxed(),
         LogFormat::Json => logs.json().boxed(),
     };
-    let tracers = if exports(config, "TRACES") { Some(tracers(config)?) } else { None };
+    // An exporter's own connection logs and makes spans too, which would be exported in turn.
+    let ours = |level| filter::Targets::new().with_target("flight_server", level).with_target("thermocline", level);
+    let exported_logs = loggers.as_ref().map(|provider| {
+        OpenTelemetryTracingBridge::builder(provider)
+            .with_tracing_span_attributes(TracingSpanAttributes::allowlist(["query_id"]))
+            .build()
+            .with_filter(ours(tracing::Level::TRACE))
+    });
     let spans = tracers.as_ref().map(|provider| {
-        // The exporter's own connection makes spans too, which would be exported in turn.
-        let ours = filter::Targets::new().with_target("flight_server", tracing::Level::INFO);
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("thermocline"))
             .with_threads(false)
             .with_location(false)
-            .with_filter(ours)
+            .with_filter(ours(tracing::Level::INFO))
     });
     tracing_subscriber::registry()
-        .with(logs.with_filter(filter))
+        .with(logs.and_then(exported_logs).with_filter(filter))
         .with(spans)
         .try_init()
         .map_err(|_| ExportError::Logging)?;
-    let (telemetry, meters) = metered(config)?;
-    Ok((telemetry, Exporters { meters, tracers }, LogLevel(handle)))
+    for name in ignored {
+        tracing::warn!("the variable {name} can't be understood and is passed over");
+    }
+    let (telemetry, meters) = metered(config, resource, metrics)?;
+    Ok((telemetry, Exporters { meters, tracers, loggers }, LogLevel(handle)))
 }
 
 /// The span of one call, which continues the caller's trace.
@@ -119,7 +143,8 @@ pub(crate) fn call_span<B>(request: &tonic::codegen::http::Request<B>) -> Span {
         }
     }
     let method = request.uri().path().rsplit('/').next().unwrap_or_default();
-    let span = tracing::info_span!("call", rpc.system = "grpc", rpc.method = method, otel.kind = "server");
+    // As an error: whatever the log level, what is logged in it carries the span.
+    let span = tracing::error_span!("call", rpc.system = "grpc", rpc.method = method, otel.kind = "server");
     if request.headers().contains_key("traceparent") {
         // Without a collector there is no layer to take the parent.
         let _no_layer = span.set_parent(TraceContextPropagator::new().extract(&Headers(request.headers())));
@@ -133,11 +158,16 @@ impl Telemetry {
     /// # Errors
     /// [`ExportError::Prometheus`].
     pub fn in_memory(config: &TelemetryConfig) -> Result<Arc<Self>, ExportError> {
-        Ok(metered(&TelemetryConfig { otlp_endpoint: None, ..config.clone() })?.0)
+        let resource = resource(&OtlpSettings::new(config, &|_| None));
+        Ok(metered(config, resource, None)?.0)
     }
 }
 
-fn metered(config: &TelemetryConfig) -> Result<(Arc<Telemetry>, SdkMeterProvider), ExportError> {
+fn metered(
+    config: &TelemetryConfig,
+    resource: Resource,
+    exporter: Option<MetricExporter>,
+) -> Result<(Arc<Telemetry>, SdkMeterProvider), ExportError> {
     let registry = Registry::new();
     // The names are a contract: no suffix for the unit or the kind.
     let prometheus = opentelemetry_prometheus::exporter()
@@ -147,14 +177,9 @@ fn metered(config: &TelemetryConfig) -> Result<(Arc<Telemetry>, SdkMeterProvider
         .scope_info_enabled(false)
         .build()
         .map_err(ExportError::Prometheus)?;
-    let mut provider = SdkMeterProvider::builder().with_resource(resource(config)).with_reader(prometheus);
-    if exports(config, "METRICS") {
-        let builder = MetricExporter::builder().with_tonic();
-        let exporter = match &config.otlp_endpoint {
-            Some(endpoint) => builder.with_endpoint(endpoint).build(),
-            None => builder.build(),
-        };
-        provider = provider.with_periodic_exporter(exporter.map_err(ExportError::Otlp)?);
+    let mut provider = SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus);
+    if let Some(exporter) = exporter {
+        provider = provider.with_periodic_exporter(exporter);
     }
     let provider = provider.build();
     let (observer, in_flight) = (Arc::new(OnceLock::new()), Arc::new(AtomicI64::new(0)));
@@ -171,31 +196,20 @@ fn metered(config: &TelemetryConfig) -> Result<(Arc<Telemetry>, SdkMeterProvider
     Ok((Arc::new(telemetry), provider))
 }
 
-fn tracers(config: &TelemetryConfig) -> Result<SdkTracerProvider, ExportError> {
-    let builder = SpanExporter::builder().with_tonic();
-    let exporter = match &config.otlp_endpoint {
-        Some(endpoint) => builder.with_endpoint(endpoint).build(),
-        None => builder.build(),
-    };
-    let exporter = exporter.map_err(ExportError::Otlp)?;
-    Ok(SdkTracerProvider::builder().with_resource(resource(config)).with_batch_exporter(exporter).build())
+fn tracers(target: &OtlpTarget, resource: Resource) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let exporter = otlp::span_exporter(target)?;
+    Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
 }
 
-/// Whether a collector is named, by the configuration or by OpenTelemetry's own variables.
-fn exports(config: &TelemetryConfig, signal: &str) -> bool {
-    let is_set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
-    let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-    let none = std::env::var(format!("OTEL_{signal}_EXPORTER")).is_ok_and(|value| value == "none");
-    let named = config.otlp_endpoint.is_some()
-        || is_set("OTEL_EXPORTER_OTLP_ENDPOINT")
-        || is_set(&format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"));
-    named && !disabled && !none
+fn loggers(target: &OtlpTarget, resource: Resource) -> Result<SdkLoggerProvider, ExporterBuildError> {
+    let exporter = otlp::log_exporter(target)?;
+    Ok(SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
 }
 
-/// Who is measured; `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` go before the configuration.
-fn resource(config: &TelemetryConfig) -> Resource {
-    let builder = Resource::builder();
-    let named = std::env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty());
-    let builder = if named { builder } else { builder.with_service_name(config.service_name.clone()) };
-    builder.with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build()
+/// Who is measured; the attributes of `OTEL_RESOURCE_ATTRIBUTES` among it.
+fn resource(settings: &OtlpSettings<'_>) -> Resource {
+    Resource::builder()
+        .with_service_name(settings.service_name())
+        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build()
 }

@@ -8,7 +8,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use serde_json::Value as Json;
 
 /// Every metric, by its name.
-pub const METRIC_NAMES: [&str; 20] = [
+pub const METRIC_NAMES: [&str; 22] = [
     "fed_query_latency_histogram",
     "fed_query_row_count",
     "fed_query_pushdown_efficiency",
@@ -29,6 +29,8 @@ pub const METRIC_NAMES: [&str; 20] = [
     "fed_tier_superseded_rows",
     "fed_hot_lag_seconds",
     "fed_compaction_due",
+    "fed_lake_footer_lookups",
+    "fed_s3_requests",
 ];
 
 /// What the gauges show at one moment.
@@ -38,6 +40,10 @@ pub struct Observed {
     /// Connections of the pool: `max`, `open`, `idle`, `waiting`.
     pub pool: [u64; 4],
     pub cached_footers: u64,
+    /// Footers asked for: remembered, and not.
+    pub footer_lookups: [u64; 2],
+    /// Requests to S3: who asked, what, how it ended, how often.
+    pub s3_requests: Vec<([&'static str; 3], u64)>,
     /// A source and its breaker: `closed`, `half_open` or `open`.
     pub breakers: Vec<(&'static str, &'static str)>,
     pub entities: Vec<ObservedEntity>,
@@ -93,6 +99,12 @@ impl Instruments {
     pub(super) fn new(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<AtomicI64>) -> Self {
         gauges(meter, observer, in_flight);
         let counter = |name, text| meter.u64_counter(name).with_description(text).build();
+        // Without labels a counter is there from the start: nothing counted is a fact too.
+        let plain = |name, text| {
+            let counter = counter(name, text);
+            counter.add(0, &[]);
+            counter
+        };
         Self {
             latency: meter
                 .f64_histogram("fed_query_latency_histogram")
@@ -113,10 +125,10 @@ impl Instruments {
                 .build(),
             queries: counter("fed_query_count", "Queries that ended, by route and outcome"),
             errors: counter("fed_query_errors", "Failed calls by kind of error"),
-            degraded: counter("fed_query_degraded", "Answers that lack a tier or a file"),
-            warnings: counter("fed_query_warnings", "Warnings that went out with answers"),
-            sent_rows: counter("fed_sent_rows", "Rows sent to clients"),
-            sent_bytes: counter("fed_sent_bytes", "Bytes of record batches sent to clients"),
+            degraded: plain("fed_query_degraded", "Answers that lack a tier or a file"),
+            warnings: plain("fed_query_warnings", "Warnings that went out with answers"),
+            sent_rows: plain("fed_sent_rows", "Rows sent to clients"),
+            sent_bytes: plain("fed_sent_bytes", "Bytes of record batches sent to clients"),
         }
     }
 
@@ -193,6 +205,34 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<Ato
     gauge("fed_queries_queued", "Queries that wait for a permit", |observed| vec![(observed.queued, vec![])]);
     gauge("fed_lake_cached_footers", "Footers of Parquet files that are remembered", |observed| {
         vec![(observed.cached_footers, vec![])]
+    });
+    let counter = |name: &'static str, text: &'static str, read: fn(&Observed) -> Vec<Reading>| {
+        let observer = Arc::clone(observer);
+        meter
+            .u64_observable_counter(name)
+            .with_description(text)
+            .with_callback(move |counter| {
+                let observed = observer.get().and_then(|observe| observe());
+                for (value, labels) in observed.iter().flat_map(read) {
+                    counter.observe(value, &labels);
+                }
+            })
+            .build();
+    };
+    counter(
+        "fed_lake_footer_lookups",
+        "Footers of Parquet files that were asked for: remembered, or read",
+        |observed| {
+            let outcomes = ["hit", "miss"].into_iter().zip(observed.footer_lookups);
+            outcomes.map(|(outcome, count)| (count, vec![KeyValue::new("outcome", outcome)])).collect()
+        },
+    );
+    counter("fed_s3_requests", "HTTP requests to S3 by client, operation and outcome; retries count", |observed| {
+        let labels = |values: [&'static str; 3]| {
+            let names = ["client", "operation", "outcome"].into_iter();
+            names.zip(values).map(|(name, value)| KeyValue::new(name, value)).collect()
+        };
+        observed.s3_requests.iter().map(|(values, count)| (*count, labels(*values))).collect()
     });
     gauge(
         "fed_postgres_pool_connections",

@@ -20,6 +20,8 @@ use crate::query::{ErrorKind, QueryError, QueryEvent, QueryStream};
 /// A query that runs. Dropping it before its end counts it as cancelled.
 pub(crate) struct QueryRecord {
     telemetry: Arc<Telemetry>,
+    /// The span of the call that the query answers.
+    call: Span,
     span: Span,
     started: Instant,
     entry: QueryEntry,
@@ -34,7 +36,9 @@ impl std::fmt::Debug for QueryRecord {
 
 impl QueryRecord {
     pub(super) fn start(telemetry: Arc<Telemetry>, query_id: &str, sql: &str) -> Self {
-        let span = tracing::info_span!(
+        let call = Span::current();
+        // As an error: whatever the log level, what is logged in it carries the query id.
+        let span = tracing::error_span!(
             "query",
             query_id,
             trace_id = Empty,
@@ -60,7 +64,7 @@ impl QueryRecord {
             error: None,
             plan: None,
         };
-        let record = Self { telemetry, span, started: Instant::now(), entry, ended: false };
+        let record = Self { telemetry, call, span, started: Instant::now(), entry, ended: false };
         record.publish();
         record
     }
@@ -149,6 +153,10 @@ impl Drop for QueryRecord {
             self.entry.error_kind = Some(kind_name(ErrorKind::Cancelled));
             self.end("cancelled");
         }
+        // To OpenTelemetry a span ends when it is left for the last time: these two with the stream, not before it.
+        for span in [&self.span, &self.call] {
+            span.in_scope(|| ());
+        }
     }
 }
 
@@ -171,13 +179,23 @@ impl Stream for Watched {
             Poll::Ready(Some(Ok(QueryEvent::Batch(batch)))) => {
                 if this.first.is_none() {
                     this.first = Some(Instant::now());
-                    this.stage = this.record.span.in_scope(|| tracing::info_span!("stream"));
+                    this.stage = this
+                        .record
+                        .span
+                        .in_scope(|| tracing::info_span!("stream", rows = Empty, bytes = Empty, truncated = Empty));
                 }
                 let rows = batch.num_rows() as u64;
                 this.record.entry.rows += rows;
                 this.record.telemetry.instruments.sent(rows, batch.get_array_memory_size() as u64);
             }
-            Poll::Ready(Some(Ok(QueryEvent::End(plan)))) => this.record.finished(plan, this.first),
+            Poll::Ready(Some(Ok(QueryEvent::End(plan)))) => {
+                let execution = &plan["execution"];
+                // Of an empty result this is `execute`, which has no such fields.
+                this.stage.record("rows", execution["rows"].as_u64());
+                this.stage.record("bytes", execution["bytes"].as_u64());
+                this.stage.record("truncated", execution["truncated"].as_bool());
+                this.record.finished(plan, this.first);
+            }
             Poll::Ready(Some(Err(error))) => this.record.failed(error),
             Poll::Ready(None) | Poll::Pending => {}
         }

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use thermocline_tests::lake::LakeFile;
+use thermocline_tests::lake::{LakeFile, write_parquet};
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
-use thermocline_tests::server::run;
+use thermocline_tests::server::{run, run_with};
 
 use crate::{thing, things};
 
@@ -19,11 +19,13 @@ struct Break {
     /// What breaks PostgreSQL, and what mends it.
     sql: Option<(&'static str, &'static str)>,
     /// A file of the lake that is put there, and its content.
-    file: Option<(&'static str, &'static [u8])>,
+    file: Option<(&'static str, Vec<u8>)>,
     /// Text of `thermocline.toml` that is replaced.
     config: Option<(&'static str, &'static str)>,
     /// Text of `catalog.toml` that is replaced.
     catalog: Option<(&'static str, &'static str)>,
+    /// A variable of the program.
+    variable: Option<(&'static str, &'static str)>,
 }
 
 fn breaks() -> Vec<Break> {
@@ -63,10 +65,10 @@ fn breaks() -> Vec<Break> {
             "UPDATE schema_registry SET schema_name = 'things'",
         ),
         Break {
-            file: Some(("base/100/broken.parquet", b"this is no Parquet file at all")),
+            file: Some(("base/100/broken.parquet", b"this is no Parquet file at all".to_vec())),
             ..break_of("a corrupt file")
         },
-        Break { file: Some(("delta/100/empty.parquet", b"")), ..break_of("an empty file") },
+        Break { file: Some(("delta/100/empty.parquet", Vec::new())), ..break_of("an empty file") },
         Break { config: Some(("file://", "file:///nowhere")), ..break_of("the lake isn't there") },
         Break { config: Some(("[postgres]", "[postgres]\npool_sice = 3")), ..break_of("an unknown key") },
         Break { config: Some(("postgresql://", "mysql://")), ..break_of("a URL of another database") },
@@ -79,7 +81,54 @@ fn breaks() -> Vec<Break> {
             catalog: Some(("\"integer\"", "\"boolean\"")),
             ..break_of("a file of another type than the catalog says")
         },
+        Break {
+            file: Some(("delta/100/unversioned.parquet", without("changed_at"))),
+            ..break_of("a file lacks a required column")
+        },
+        sql(
+            "a number of the change log is kept as text",
+            "ALTER TABLE change_log ALTER COLUMN changed_at TYPE text",
+            "ALTER TABLE change_log ALTER COLUMN changed_at TYPE bigint USING changed_at::bigint",
+        ),
+        sql(
+            "rows of eav_data may be there twice",
+            "ALTER TABLE eav_data DROP CONSTRAINT eav_data_pkey",
+            "ALTER TABLE eav_data ADD PRIMARY KEY (schema_id, row_id, attr_id, array_indices)",
+        ),
+        sql(
+            "the registry doesn't know the entity",
+            "DELETE FROM schema_registry",
+            "INSERT INTO schema_registry VALUES (100, 'things')",
+        ),
+        Break {
+            variable: Some(("THERMOCLINE__POSTGRES__URL", "postgresql://reader:s3cret@127.0.0.1:1/app")),
+            ..break_of("PostgreSQL isn't there")
+        },
+        Break {
+            config: Some(("[lake]", "[lake]\ncatalog = \"manifest\"")),
+            ..break_of("the manifest's table is missing")
+        },
+        Break {
+            config: Some(("\nlisten = \"127.0.0.1:0\"", "\nlisten = \"0.0.0.0:32010\"")),
+            ..break_of("an address that others reach, without a word on logins")
+        },
+        Break {
+            config: Some((
+                "[postgres]",
+                "[telemetri]\n[telemetry]\notlp_protocol = \"carrier pigeon\"\n[query]\nmax_concurrent = 0\n[postgres]\npool_size = \"many\"",
+            )),
+            catalog: Some(("\"text_01\"", "\"text_o1\"")),
+            ..break_of("many faults in both files")
+        },
     ]
+}
+
+/// A Parquet file without one of its columns.
+fn without(column: &str) -> Vec<u8> {
+    let versions = (0..3).map(|n| live(n, 20, thing("delta", 2))).collect();
+    let mut batch = LakeFile::delta(&things(), "x.parquet", versions).to_batch().expect("a batch");
+    batch.remove_column(batch.schema().index_of(column).expect("the column"));
+    write_parquet(&batch, 100, true).expect("a Parquet file")
 }
 
 /// Texts that differ from run to run, made the same.
@@ -121,7 +170,10 @@ async fn check_says_what_is_wrong_and_how_to_mend_it() -> Result<()> {
                 std::fs::write(path, text.replacen(old, new, 1))?;
             }
         }
-        let output = run(&["check", "--config", &config.display().to_string()]).await?;
+        let variables = broken.variable.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let arguments = ["check", "--config", &config.display().to_string()];
+        let output = run_with(&arguments, variables.as_slice()).await?;
+        ensure!(!output.stdout.contains("s3cret"), "{}", output.stdout);
         ensure!(output.success == output.stdout.contains("0 wrong"), "{}: {}", broken.name, output.stdout);
         write!(found, "== {}\n{}\n", broken.name, steady(&output.stdout, &scenario))?;
         if let Some((_, mend)) = broken.sql {

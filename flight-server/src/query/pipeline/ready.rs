@@ -1,6 +1,5 @@
 //! Everything before the first row: facts, plan, hot rows, statement.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,9 +21,11 @@ use crate::query::error::{QueryError, Recovery};
 use crate::query::plan_json::{self, PlanParts};
 use crate::query::recovery::Attempts;
 use crate::query::run::execution_error;
+use crate::query::scan_figures::LakeScan;
 use crate::query::sources::HotExecution;
 use crate::query::statement::{self, BoundStatement, translate_error};
 use crate::query::system_tables::{self, SystemSources};
+use crate::telemetry;
 
 /// A query that is ready to run.
 pub(super) struct Ready {
@@ -35,8 +36,8 @@ pub(super) struct Ready {
     pub(super) hot: Vec<HotExecution>,
     /// Paths of the files that are read.
     pub(super) files: Vec<String>,
-    /// The files of each lake source in the plan's order, as DuckDB names them.
-    pub(super) scans: Vec<BTreeSet<String>>,
+    /// The lake sources in the plan's order.
+    pub(super) scans: Vec<LakeScan>,
     /// What answers without DuckDB.
     pub(super) hot_query: Option<(HotQuery, Arc<Entity>, Snapshot)>,
 }
@@ -86,7 +87,9 @@ impl Inner {
             self.refresh_credentials().await?;
         }
         let load = self.load(bound, &options, attempts.overrides(), &connection);
-        let (mut loaded, note) = load.instrument(tracing::info_span!("plan")).await?;
+        let span = telemetry::plan_span();
+        let (mut loaded, note) = load.instrument(span.clone()).await?;
+        telemetry::record_plan(&span, &loaded.plan);
         attempts.unless_hot_query(loaded.plan.hot_query.is_some())?;
         if let Some(note) = note {
             loaded.plan.route_reason = note.reason().to_owned();
@@ -108,9 +111,7 @@ impl Inner {
         }
         let files = loaded.plan.references.iter().flat_map(|reference| reference.files());
         let files = files.map(|file| file.path.clone()).collect();
-        let lake = loaded.plan.references.iter().flat_map(|reference| [&reference.warm, &reference.cold]).flatten();
-        let url = |file: &ScannedFile| self.sources.lake.duckdb_url(&file.file.path);
-        let scans = lake.map(|source| source.files.iter().map(url).collect()).collect();
+        let scans = LakeScan::of(&loaded.plan, |file: &ScannedFile| self.sources.lake.duckdb_url(&file.file.path));
         Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, files, scans, hot_query })
     }
 
