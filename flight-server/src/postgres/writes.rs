@@ -189,6 +189,9 @@ impl WriteSession {
         if let Some(files) = files {
             insert_files(&transaction, &self.tables.lake_file, schema_id, files, now).await?;
         }
+        // Plans for the arrays at hand read the whole dirty set for each part (measured: 0.5 s against 0.2 s a part of
+        // 5,000 of 300,000 rows); the generic plan looks each row up.
+        transaction.batch_execute("SET LOCAL plan_cache_mode = force_generic_plan").await?;
         // SKIP LOCKED: a row that is being written right now stays dirty, and a flush that waits for no application
         // can't deadlock with one. The subselect: a row may have been flushed within the same millisecond.
         let change_log = &self.tables.change_log;
