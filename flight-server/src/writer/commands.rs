@@ -12,7 +12,7 @@ use translator::catalog::Entity;
 use super::Writer;
 use super::compact::{CompactOptions, CompactOutcome, compact_entity};
 use super::flush::{Due, FlushOptions, FlushOutcome, flush_entity};
-use super::gc::{GcOptions, collect_entity};
+use super::gc::{Collected, GcOptions, collect_entity};
 use super::manifest::{import_entity, verify_entity};
 use super::progress::Progress;
 use super::rotation::FileLimits;
@@ -139,6 +139,9 @@ pub struct GcArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "thermocline.toml")]
     pub config: PathBuf,
+    /// Keep running, with this pause between two rounds.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub every: Option<Duration>,
     /// How long replaced files stay; longer than any query runs.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub grace: Duration,
@@ -251,24 +254,12 @@ impl GcArgs {
         let entities = writer.entities(&self.entities)?;
         let options = GcOptions { grace: self.grace, dry_run: self.dry_run };
         let locks = [LockPurpose::Flush, LockPurpose::Compact];
-        each_entity(&writer, &entities, "writer", PATIENCE, &locks, async |entity, session| {
-            let collected = collect_entity(&writer, entity, options, session).await?;
-            let verb = if options.dry_run { "would delete" } else { "deleted" };
-            for removal in &collected.removed {
-                say(&format!("{}: {verb} {}: {}", entity.name, removal.path, removal.why))?;
-            }
-            for path in &collected.unknown {
-                say(&format!(
-                    "{}: left {path}: the manifest doesn't know it, and Thermocline didn't write it",
-                    entity.name
-                ))?;
-            }
-            say(&format!(
-                "{}: {verb} {}, {} replaced and still in their grace",
-                entity.name,
-                count(collected.removed.len(), "object"),
-                count(collected.waiting, "file")
-            ))
+        rounds(self.every, async || {
+            each_entity(&writer, &entities, "writer", PATIENCE, &locks, async |entity, session| {
+                let collected = collect_entity(&writer, entity, options, session).await?;
+                say_gc(entity, &collected, options.dry_run, self.every.is_some())
+            })
+            .await
         })
         .await
     }
@@ -467,6 +458,25 @@ fn say_compact(entity: &Entity, outcome: &CompactOutcome, is_service: bool) -> a
             plan.untouched.len()
         )),
     }
+}
+
+fn say_gc(entity: &Entity, collected: &Collected, dry_run: bool, is_service: bool) -> anyhow::Result<()> {
+    if is_service && collected.removed.is_empty() {
+        return Ok(());
+    }
+    let verb = if dry_run { "would delete" } else { "deleted" };
+    for removal in &collected.removed {
+        say(&format!("{}: {verb} {}: {}", entity.name, removal.path, removal.why))?;
+    }
+    for path in &collected.unknown {
+        say(&format!("{}: left {path}: the manifest doesn't know it, and Thermocline didn't write it", entity.name))?;
+    }
+    say(&format!(
+        "{}: {verb} {}, {} replaced and still in their grace",
+        entity.name,
+        count(collected.removed.len(), "object"),
+        count(collected.waiting, "file")
+    ))
 }
 
 fn say(line: &str) -> anyhow::Result<()> {

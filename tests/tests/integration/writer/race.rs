@@ -11,7 +11,7 @@ use thermocline_tests::oracle::{Cell, HotVersion, Stored, rows_of};
 use thermocline_tests::scenario::{LakeKind, live};
 use thermocline_tests::server::binary;
 
-use super::{Catalog, Halted, command, dirty_rows, hot, rows, start, try_command};
+use super::{Catalog, Halted, command, data_files, dirty_rows, hot, rows, start, try_command};
 use crate::writers::{self, ACCOUNTS, BALANCE, accounts};
 use crate::{is_long, thing, things};
 
@@ -154,9 +154,10 @@ async fn services_go_on_until_they_are_told_to_stop() -> Result<()> {
     stored.hot = vec![hot(live(1, 10, thing("one", 1)))];
     let scenario = start(vec![stored], LakeKind::Local, Catalog::Manifest).await?;
     let mut services = Vec::new();
-    for name in ["flush", "compact"] {
+    for args in [&["flush"][..], &["compact"], &["gc", "--grace", "0s"]] {
         let child = tokio::process::Command::new(binary()?)
-            .args([name, "--every", "100ms", "--config"])
+            .args(args)
+            .args(["--every", "100ms", "--config"])
             .arg(scenario.server.config_path())
             .stdout(std::process::Stdio::null())
             .kill_on_drop(true)
@@ -166,6 +167,11 @@ async fn services_go_on_until_they_are_told_to_stop() -> Result<()> {
     let until = Instant::now() + Duration::from_secs(60);
     while rows(&scenario.client, "SELECT name FROM things WHERE _tier = 'cold'").await? != ["one"] {
         ensure!(Instant::now() < until, "the services do nothing");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The delta file is replaced by a base file, and deleted.
+    while data_files(&scenario).await?.len() != 1 {
+        ensure!(Instant::now() < until, "gc does nothing");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for mut service in services {
