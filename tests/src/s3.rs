@@ -58,8 +58,6 @@ pub enum Fault {
     Truncate(usize),
     /// Cut the connection without an answer.
     Reset,
-    /// Cut the connection without an answer, but later.
-    LateReset(Duration),
 }
 
 type Matcher = Box<dyn Fn(&S3Request) -> bool + Send>;
@@ -250,10 +248,6 @@ async fn answer(
             return Ok(response);
         }
         Some(Fault::Reset) => return Err(HttpError::new("connection reset by the test".into())),
-        Some(Fault::LateReset(delay)) => {
-            tokio::time::sleep(delay).await;
-            return Err(HttpError::new("connection reset by the test".into()));
-        }
         Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
         Some(Fault::Truncate(_)) | None => (),
     }

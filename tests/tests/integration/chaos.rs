@@ -340,7 +340,7 @@ async fn fail(chaos: &Chaos, seed: u64) -> Result<()> {
                 chaos.count(match fault {
                     Fault::Status(status) => format!("fault: S3 answers {status}"),
                     Fault::Truncate(_) => "fault: S3 cuts bodies".to_owned(),
-                    Fault::Reset | Fault::LateReset(_) => "fault: S3 resets".to_owned(),
+                    Fault::Reset => "fault: S3 resets".to_owned(),
                     Fault::Delay(_) => "fault: S3 is late".to_owned(),
                 });
                 let (skip, times) = (rng.random_range(0..10), rng.random_range(1..40));

@@ -7,9 +7,10 @@ mod overload;
 mod replicas;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use thermocline_tests::client::{Answer, Client};
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View};
@@ -286,5 +287,36 @@ async fn an_empty_prefix_is_no_outage() -> Result<()> {
     let oracle = scenario.oracle(View::default())?;
     scenario.check(&oracle, ALL, Order::Any).await?;
     assert_eq!(scenario.client.query(ALL).await?.final_plan["degraded"]["is_degraded"], false);
+    Ok(())
+}
+
+/// The page of failure modes is a promise: every row names tests, and they are there.
+#[test]
+fn every_row_of_the_page_names_its_tests() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("../docs/failure-modes.md"))?;
+    let tests = root.join("tests/integration");
+    let mut rows = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")) {
+        let named = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        if named == "test" {
+            continue;
+        }
+        rows += 1;
+        ensure!(named.starts_with('`'), "no test is named in {row}");
+        for name in named.split(", ").map(|name| name.trim_matches('`')) {
+            let parts: Vec<&str> = name.split("::").collect();
+            // A module stands for all of its tests.
+            let (modules, function) = match parts[..] {
+                [module] => (vec![module], None),
+                [ref modules @ .., function] => (modules.to_vec(), Some(function)),
+                [] => bail!("an empty name in {row}"),
+            };
+            let source = std::fs::read_to_string(tests.join(modules.join("/")).with_extension("rs"))?;
+            let is_there = function.is_none_or(|function| source.contains(&format!("async fn {function}()")));
+            ensure!(is_there, "there is no test {name}");
+        }
+    }
+    ensure!(rows > 30, "{rows} rows");
     Ok(())
 }
