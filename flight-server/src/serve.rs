@@ -46,6 +46,10 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
     let address = listener.local_addr()?;
     let (health_reporter, health_service) = tonic_health::server::health_reporter();
+    // Known from the start, and not serving before the first probe says so.
+    for service in SERVICES {
+        health_reporter.set_service_status(service, ServingStatus::NotServing).await;
+    }
     let health = pipeline.health();
     let watch = tokio::spawn(report_health(Arc::clone(&health), health_reporter.clone()));
     let admin = Admin { health: Arc::clone(&health), telemetry, pipeline: Arc::clone(&pipeline) };
