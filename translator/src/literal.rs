@@ -70,6 +70,8 @@ impl Literal {
                     (ScalarType::Timestamp, Value::Date(days)) => {
                         i64::from(*days).checked_mul(MICROS_PER_DAY).map(Value::Timestamp)
                     }
+                    // A parameter: its Arrow type is text. DuckDB reads a VARCHAR that is compared with a UUID as one.
+                    (ScalarType::Uuid, Value::Text(text)) => parse_uuid(text).map(Value::Uuid),
                     _ => compatible.then(|| value.clone()),
                 }
             }

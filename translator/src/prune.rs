@@ -188,6 +188,22 @@ mod tests {
     }
 
     #[test]
+    fn bounds_belong_to_their_range() {
+        let range = (Value::Int(3), Value::Int(7));
+        let holds = |op, wanted: [bool; 5]| {
+            for (value, wanted) in [2, 3, 5, 7, 8].into_iter().zip(wanted) {
+                assert_eq!(overlaps(&range, op, &Value::Int(value)), wanted, "{op:?} {value}");
+            }
+        };
+        holds(CompareOp::Equal, [false, true, true, true, false]);
+        holds(CompareOp::NotEqual, [true, true, true, true, true]);
+        holds(CompareOp::Less, [false, false, true, true, true]);
+        holds(CompareOp::LessOrEqual, [false, true, true, true, true]);
+        holds(CompareOp::Greater, [true, true, true, false, false]);
+        holds(CompareOp::GreaterOrEqual, [true, true, true, true, false]);
+    }
+
+    #[test]
     fn a_double_that_is_read_as_a_decimal_may_be_another_value() {
         let toml = "[[entity]]\nname = \"e\"\nschema_id = 1\n[[entity.attribute]]\nname = \"d\"\n\
                     type = \"decimal(9,2)\"\ncolumn = \"double_01\"\n";

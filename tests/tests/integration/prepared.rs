@@ -203,6 +203,35 @@ async fn parameters_whose_type_nothing_tells_are_taken_as_they_come() -> Result<
     Ok(())
 }
 
+/// A bound value filters where a literal does.
+#[tokio::test]
+async fn bound_values_are_pushed_down() -> Result<()> {
+    let scenario = Scenario::start(client_data::stored(), LakeKind::Local).await?;
+    let decimal = Decimal128Array::from(vec![150]).with_precision_and_scale(9, 2)?;
+    let id = "01900000-0000-7000-8000-00000000006F";
+    let cases: Vec<(&str, ArrayRef, &str)> = vec![
+        ("row_id = $1", Arc::new(StringArray::from(vec![id])), "00000000006f"),
+        ("a_uuid = $1", Arc::new(StringArray::from(vec![id])), "uuid_01"),
+        ("a_integer = $1", Arc::new(Int64Array::from(vec![5])), "integer_02"),
+        ("a_double > $1", Arc::new(Float64Array::from(vec![1.5])), "double_01"),
+        ("a_decimal = $1", Arc::new(decimal), "double_02"),
+        ("a_boolean = $1", Arc::new(BooleanArray::from(vec![true])), "smallint_02"),
+        ("a_date >= $1", Arc::new(Date32Array::from(vec![19_782])), "bigint_02"),
+        ("a_timestamp < $1", Arc::new(TimestampMicrosecondArray::from(vec![5]).with_timezone("UTC")), "bigint_03"),
+        ("\"a_text\" = $1", Arc::new(StringArray::from(vec!["it's"])), "text_01"),
+        ("list_contains(integers, $1)", Arc::new(Int32Array::from(vec![1])), "a222"),
+    ];
+    for (condition, value, part) in cases {
+        let prepared = scenario.client.prepare(&format!("SELECT n FROM golden WHERE {condition}")).await?;
+        let handle = bind(&scenario, &prepared.handle, &RecordBatch::try_from_iter([("p", value)])?).await?;
+        let answer = scenario.client.execute_prepared(&handle).await?;
+        let sources = answer.plan["references"][0]["sources"].as_array().context("sources")?;
+        let mut pushed = sources.iter().filter_map(|source| source["pushed"][0].as_str());
+        assert!(pushed.any(|pushed| pushed.contains(part)), "{condition}: {sources:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn forged_handles_are_refused() -> Result<()> {
     let scenario = Scenario::start(client_data::stored(), LakeKind::Local).await?;
