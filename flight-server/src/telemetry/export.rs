@@ -130,7 +130,8 @@ pub fn start(config: &TelemetryConfig) -> Result<(Arc<Telemetry>, Exporters, Log
     Ok((telemetry, Exporters { meters, tracers, loggers }, LogLevel(handle)))
 }
 
-/// The span of one call, which continues the caller's trace.
+/// The span of one call, which continues the caller's trace. Health checks and reflection have none: they come every few
+/// seconds and would drown the queries.
 pub(crate) fn call_span<B>(request: &tonic::codegen::http::Request<B>) -> Span {
     struct Headers<'a>(&'a tonic::codegen::http::HeaderMap);
     impl Extractor for Headers<'_> {
@@ -142,7 +143,11 @@ pub(crate) fn call_span<B>(request: &tonic::codegen::http::Request<B>) -> Span {
             self.0.keys().map(|key| key.as_str()).collect()
         }
     }
-    let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let path = request.uri().path();
+    if path.starts_with("/grpc.") {
+        return Span::none();
+    }
+    let method = path.rsplit('/').next().unwrap_or_default();
     // As an error: whatever the log level, what is logged in it carries the span.
     let span = tracing::error_span!("call", rpc.system = "grpc", rpc.method = method, otel.kind = "server");
     if request.headers().contains_key("traceparent") {
@@ -212,4 +217,23 @@ fn resource(settings: &OtlpSettings<'_>) -> Resource {
         .with_service_name(settings.service_name())
         .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_have_spans_and_health_checks_have_none() {
+        let span = |path: &str| {
+            let request = tonic::codegen::http::Request::builder().uri(format!("http://h{path}")).body(()).unwrap();
+            call_span(&request).metadata().map(|metadata| metadata.name())
+        };
+        let subscriber = tracing_subscriber::registry();
+        tracing::subscriber::with_default(subscriber, || {
+            assert_eq!(span("/arrow.flight.protocol.FlightService/DoGet"), Some("call"));
+            assert_eq!(span("/grpc.health.v1.Health/Watch"), None);
+            assert_eq!(span("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), None);
+        });
+    }
 }
