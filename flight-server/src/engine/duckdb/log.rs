@@ -30,7 +30,7 @@ impl Database {
         let state = unsafe {
             let mut storage = ffi::duckdb_create_log_storage();
             ffi::duckdb_log_storage_set_name(storage, name.as_ptr());
-            ffi::duckdb_log_storage_set_write_log_entry(storage, Some(write));
+            ffi::duckdb_log_storage_set_write_log_entry(storage, Some(hear));
             ffi::duckdb_log_storage_set_extra_data(storage, Box::into_raw(listener).cast(), Some(forget));
             let state = ffi::duckdb_register_log_storage(self.raw, storage);
             ffi::duckdb_destroy_log_storage(&mut storage);
@@ -45,7 +45,7 @@ impl Database {
 
 /// # Safety
 /// `listener` is what [`Database::listen_to_http`] registered; `message` is a valid C string.
-unsafe extern "C" fn write(
+unsafe extern "C" fn hear(
     listener: *mut c_void,
     _timestamp: *mut ffi::duckdb_timestamp,
     _level: *const c_char,
@@ -62,7 +62,7 @@ unsafe extern "C" fn write(
 }
 
 /// # Safety
-/// As for [`write`], and called once.
+/// As for [`hear`], and called once.
 unsafe extern "C" fn forget(listener: *mut c_void) {
     if !listener.is_null() {
         // SAFETY: made by `Box::into_raw` of a `Box<Listener>` and freed here alone.
