@@ -1,7 +1,7 @@
 //! DuckDB's parse tree, as `json_serialize_sql` prints it.
 //!
 //! The tree stays JSON, because DuckDB prints it back as SQL; this module gives names to the few shapes that the other
-//! stages look at. [`ParsedStatement::parse`] reads the answer of `json_serialize_sql`, [`ParsedStatement::statement`]
+//! stages look at. [`ParsedStatement::parse`] reads the answer of `json_serialize_sql`, [`statement_document`]
 //! gives what `json_deserialize_sql` takes.
 
 use serde_json::{Map, Value as Json, json};
