@@ -23,6 +23,7 @@ use super::breaker::SystemClock;
 use super::inventory::TierMonitor;
 use super::plan_json::{self, PlanParts};
 use super::recovery::{Attempts, RetryBudget};
+use super::run::StuckRuns;
 use super::sources::Sources;
 use super::statement::{self, BoundStatement, Explain};
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
@@ -51,6 +52,7 @@ struct Inner {
     sources: Sources,
     admission: Admission,
     retries: RetryBudget,
+    stuck: StuckRuns,
     telemetry: Arc<Telemetry>,
     health: Arc<HealthMonitor>,
     tiers: TierMonitor,
@@ -126,9 +128,11 @@ impl Pipeline {
             let shape = catalog_in_force.read().unwrap_or_else(PoisonError::into_inner);
             shape.catalog().entities().to_vec()
         });
+        let sources = Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine), config);
         let inner = Arc::new(Inner {
             shape,
-            sources: Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine), config),
+            stuck: StuckRuns::new(config.query.max_concurrent, sources.lake_breaker()),
+            sources,
             engine,
             admission: Admission::new(config.query.max_concurrent, config.query.max_queued),
             telemetry: Arc::clone(&telemetry),

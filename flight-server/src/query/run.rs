@@ -1,15 +1,16 @@
 //! A running statement: DuckDB on a thread of its own, a bounded channel, and an end by ownership.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use translator::DATA_ERROR;
 
+use super::breaker::Breaker;
 use super::error::{ErrorKind, QueryError, Recovery};
 use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle, ProfileNode};
 
@@ -19,6 +20,8 @@ const BATCH_BYTES: usize = 1 << 20;
 const WAITING_BATCHES: usize = 4;
 /// DuckDB forgets an interrupt that comes before its statement starts, so it is repeated at this interval.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
+/// DuckDB that computes heeds an interrupt sooner.
+const INTERRUPT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a run sends.
 #[derive(Debug)]
@@ -51,22 +54,62 @@ pub(super) struct Run {
     interrupt: InterruptHandle,
     stop: Arc<AtomicBool>,
     finished: Arc<AtomicBool>,
+    permit: RunPermit,
+    stuck: StuckRuns,
+}
+
+/// The query's permit, as long as its thread works.
+type RunPermit = Arc<Mutex<Option<Arc<OwnedSemaphorePermit>>>>;
+
+/// Room for threads whose query has ended while DuckDB waits for an answer of the lake, which no interrupt ends (it gives
+/// up after two minutes). They give their permit to the next query, and tell the lake's breaker. When there is no room
+/// left, permits wait with their threads: so their number is bounded.
+#[derive(Debug, Clone)]
+pub(super) struct StuckRuns {
+    room: Arc<Semaphore>,
+    /// `None` for a query that reads no file.
+    lake: Option<Arc<Breaker>>,
+}
+
+impl StuckRuns {
+    pub(super) fn new(room: usize, lake: Arc<Breaker>) -> Self {
+        Self { room: Arc::new(Semaphore::new(room)), lake: Some(lake) }
+    }
+
+    /// For a query that reads no file: whatever keeps it, the lake isn't it.
+    pub(super) fn without_lake(&self) -> Self {
+        Self { lake: None, ..self.clone() }
+    }
+
+    /// Takes the permit off a thread that doesn't end.
+    fn enter(&self, permit: &RunPermit) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        tracing::warn!("DuckDB doesn't end an interrupted query");
+        if let Some(lake) = &self.lake {
+            lake.record_failure();
+        }
+        permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Some(place)
+    }
 }
 
 impl Run {
-    /// Starts `sql` on a thread. `keep` lives as long as the thread works: permits.
-    pub(super) fn start<K: Send + 'static>(
+    /// Starts `sql` on a thread, which holds the permit as long as it works.
+    pub(super) fn start(
         connection: Arc<Connection>,
         sql: String,
         schema: SchemaRef,
         max_rows: Option<u64>,
-        keep: K,
+        permit: Arc<OwnedSemaphorePermit>,
+        stuck: StuckRuns,
     ) -> Result<Self, QueryError> {
         let (sender, receiver) = mpsc::channel(WAITING_BATCHES);
         let interrupt = connection.interrupt_handle();
         let stop = Arc::new(AtomicBool::new(false));
         let finished = Arc::new(AtomicBool::new(false));
-        let run = Self { receiver, interrupt, stop: Arc::clone(&stop), finished: Arc::clone(&finished) };
+        let permit: RunPermit = Arc::new(Mutex::new(Some(permit)));
+        let held = Arc::clone(&permit);
+        let run = Self { receiver, interrupt, stop: Arc::clone(&stop), finished: Arc::clone(&finished), permit, stuck };
         let worker = Worker { connection, schema, max_rows, sender, stop };
         std::thread::Builder::new()
             .name("duckdb-query".to_owned())
@@ -76,7 +119,7 @@ impl Run {
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.work(&sql)))
                     .unwrap_or_else(|_| Err(QueryError::internal(anyhow::anyhow!("the query's thread panicked"))));
                 finished.store(true, Ordering::Release);
-                drop(keep);
+                drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
                 if let Err(error) = outcome {
                     // Nobody to tell when the client has gone.
                     let _gone = sender.blocking_send(Err(error));
@@ -99,10 +142,16 @@ impl Drop for Run {
         }
         self.interrupt.interrupt();
         let (interrupt, finished) = (self.interrupt.clone(), Arc::clone(&self.finished));
+        let (permit, stuck) = (Arc::clone(&self.permit), self.stuck.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
+                let since = Instant::now();
+                let mut place = None;
                 while !finished.load(Ordering::Acquire) {
                     interrupt.interrupt();
+                    if place.is_none() && since.elapsed() > INTERRUPT_PATIENCE {
+                        place = stuck.enter(&permit);
+                    }
                     tokio::time::sleep(INTERRUPT_INTERVAL).await;
                 }
             });

@@ -54,7 +54,7 @@ pub(super) struct Sources {
     scans: HotScans,
     engine: Arc<Engine>,
     postgres_breaker: Breaker,
-    lake_breaker: Breaker,
+    lake_breaker: Arc<Breaker>,
     /// A statement that brings nothing for this long is taken for lost: PostgreSQL's own limit, and some.
     silence_limit: Option<Duration>,
 }
@@ -131,13 +131,17 @@ impl Sources {
             scans: HotScans::new(config, engine.temp_directory()),
             engine,
             postgres_breaker: breaker(),
-            lake_breaker: breaker(),
+            lake_breaker: Arc::new(breaker()),
             silence_limit: config.postgres.statement_timeout.map(|limit| limit + config.postgres.connect_timeout),
         }
     }
 
     pub(super) fn breakers(&self) -> BreakerStates {
         BreakerStates { postgres: self.postgres_breaker.state(), lake: self.lake_breaker.state() }
+    }
+
+    pub(super) fn lake_breaker(&self) -> Arc<Breaker> {
+        Arc::clone(&self.lake_breaker)
     }
 
     /// Counts a failure of the lake that DuckDB met.

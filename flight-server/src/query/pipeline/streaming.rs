@@ -50,7 +50,8 @@ pub(super) async fn start(
         return Ok(Execution::Postgres(Box::new(stream)));
     }
     let (connection, sql) = (Arc::clone(&ready.connection), ready.sql.clone());
-    Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit)).map(Execution::DuckDb)
+    let stuck = if ready.files.is_empty() { inner.stuck.without_lake() } else { inner.stuck.clone() };
+    Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit), stuck).map(Execution::DuckDb)
 }
 
 /// Gets a query ready and starts it, in as many attempts as make sense.

@@ -11,13 +11,14 @@ use thermocline_tests::postgres::TestDatabase;
 use thermocline_tests::proxy::{Link, Proxy};
 use thermocline_tests::s3::{Fault, S3Request};
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
+use thermocline_tests::server::ServerConfig;
 use tonic::Code;
 
 use super::{ALL, ALL_ROWS, HOT_ROWS, assert_degraded, reads_data, stored, until};
 use crate::{thing, things};
 
 /// A scenario whose server reaches S3 through a proxy.
-async fn proxied() -> Result<(Scenario, Proxy)> {
+async fn proxied(configure: impl FnOnce(ServerConfig) -> ServerConfig) -> Result<(Scenario, Proxy)> {
     let mut proxy = None;
     let database = TestDatabase::create().await?;
     let scenario = Scenario::start_on(database, vec![stored()], LakeKind::S3, |mut config| {
@@ -26,7 +27,7 @@ async fn proxied() -> Result<(Scenario, Proxy)> {
         let started = Proxy::start(address).unwrap();
         *endpoint = format!("http://127.0.0.1:{}", started.port()).into();
         proxy = Some(started);
-        config
+        configure(config)
     })
     .await?;
     Ok((scenario, proxy.context("the configuration was used")?))
@@ -140,7 +141,7 @@ async fn a_file_with_a_wrong_schema_is_named_and_never_left_out() -> Result<()> 
 
 #[tokio::test]
 async fn a_slow_body_is_only_slow_and_a_hanging_one_ends_at_the_deadline() -> Result<()> {
-    let (scenario, proxy) = proxied().await?;
+    let (scenario, proxy) = proxied(|config| config).await?;
     assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
     proxy.set(Link::Slow(20_000));
     assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
@@ -165,4 +166,28 @@ async fn a_slow_body_is_only_slow_and_a_hanging_one_ends_at_the_deadline() -> Re
         Ok(scenario.server.metrics().await?.lines().any(|line| line == "fed_queries_in_flight 0"))
     })
     .await
+}
+
+/// No interrupt ends a read that DuckDB waits for. Its query is over at the deadline all the same, its permit goes to the
+/// next query soon after, and the lake's breaker opens.
+#[tokio::test]
+async fn a_lake_that_never_answers_keeps_no_permit_and_opens_the_breaker() -> Result<()> {
+    let (scenario, _proxy) = proxied(|config| {
+        config.with("query", "max_concurrent", 1).with("breaker", "failures", 1).with("breaker", "cooldown", "10m")
+    })
+    .await?;
+    // Without base, ids of delta files aren't read ahead of the statement.
+    let info = scenario.client.with_option("tiers", "hot,warm").info(ALL).await?;
+    let s3 = scenario.lake.s3_server().unwrap();
+    s3.inject(Fault::Delay(Duration::from_secs(600)), 0, usize::MAX, reads_data);
+    let started = Instant::now();
+    let hurried = scenario.client.with_option("timeout", "500ms");
+    hurried.collect(info).await.unwrap_err().expect(Code::DeadlineExceeded, &["timeout"]);
+    assert_eq!(scenario.client.with_option("tiers", "hot").query(ALL).await?.row_count(), HOT_ROWS);
+    ensure!(started.elapsed() < Duration::from_secs(15), "the permit came after {:?}", started.elapsed());
+    scenario.client.refusal(ALL).await.expect(Code::Unavailable, &["lake", "isn't asked for now"]);
+    let answer = scenario.client.with_option("allow_partial", "true").query(ALL).await?;
+    assert_eq!(answer.row_count(), HOT_ROWS);
+    assert_degraded(&answer, &["warm", "cold"], "lake");
+    Ok(())
 }
