@@ -20,8 +20,10 @@ const BATCH_BYTES: usize = 1 << 20;
 const WAITING_BATCHES: usize = 4;
 /// DuckDB forgets an interrupt that comes before its statement starts, so it is repeated at this interval.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
-/// DuckDB that computes heeds an interrupt sooner.
-const INTERRUPT_PATIENCE: Duration = Duration::from_secs(1);
+/// DuckDB that computes heeds an interrupt sooner, and its query's permit is free.
+const PERMIT_PATIENCE: Duration = Duration::from_secs(1);
+/// A query that was cancelled on a busy machine says nothing of the lake; one that nothing ends for so long does.
+const LAKE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a run sends.
 #[derive(Debug)]
@@ -81,13 +83,17 @@ impl StuckRuns {
         Self { lake: None, ..self.clone() }
     }
 
-    /// Takes the permit off a thread that doesn't end.
-    fn enter(&self, permit: &RunPermit) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
+    /// Tells the lake's breaker that the lake keeps a thread waiting.
+    fn lake_is_silent(&self) {
         tracing::warn!("DuckDB doesn't end an interrupted query");
         if let Some(lake) = &self.lake {
             lake.record_failure();
         }
+    }
+
+    /// Takes the permit off a thread that doesn't end.
+    fn enter(&self, permit: &RunPermit) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
         permit.lock().unwrap_or_else(PoisonError::into_inner).take();
         Some(place)
     }
@@ -146,11 +152,15 @@ impl Drop for Run {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let since = Instant::now();
-                let mut place = None;
+                let (mut place, mut told) = (None, false);
                 while !finished.load(Ordering::Acquire) {
                     interrupt.interrupt();
-                    if place.is_none() && since.elapsed() > INTERRUPT_PATIENCE {
+                    if place.is_none() && since.elapsed() > PERMIT_PATIENCE {
                         place = stuck.enter(&permit);
+                    }
+                    if !told && since.elapsed() > LAKE_PATIENCE {
+                        stuck.lake_is_silent();
+                        told = true;
                     }
                     tokio::time::sleep(INTERRUPT_INTERVAL).await;
                 }

@@ -185,6 +185,9 @@ async fn a_lake_that_never_answers_keeps_no_permit_and_opens_the_breaker() -> Re
     hurried.collect(info).await.unwrap_err().expect(Code::DeadlineExceeded, &["timeout"]);
     assert_eq!(scenario.client.with_option("tiers", "hot").query(ALL).await?.row_count(), HOT_ROWS);
     ensure!(started.elapsed() < Duration::from_secs(15), "the permit came after {:?}", started.elapsed());
+    let hot = scenario.client.with_option("tiers", "hot");
+    until("the lake's breaker opens", async || Ok(hot.query(ALL).await?.final_plan["breakers"]["lake"] == "open"))
+        .await?;
     scenario.client.refusal(ALL).await.expect(Code::Unavailable, &["lake", "isn't asked for now"]);
     let answer = scenario.client.with_option("allow_partial", "true").query(ALL).await?;
     assert_eq!(answer.row_count(), HOT_ROWS);
