@@ -186,8 +186,8 @@ impl Report {
         let _ = writeln!(
             text,
             "Written by `cargo xtask bench` on {}, {} cores, {} of memory, {}; DuckDB {}, {}, {}. {} base rows in 10 files, \
-             {} delta rows in 20 files, {} rows in `entity_main` of which {} dirty, 2 EAV attributes. Every DuckDB has {} \
-             threads and {}. Medians of {} runs after one to warm up (2 of the naive statement, 3 of the streams).\n\n\
+             {} delta rows in 20 files, {} rows in `entity_main` of which {} dirty, 2 EAV attributes; PostgreSQL has {} of shared \
+             buffers. Every DuckDB has {} threads and {}. Medians of {} runs after one to warm up (2 of the naive statement, 3 of the streams).\n\n\
              - **plain**: DuckDB in the measuring process scans the base files alone.\n\
              - **naive**: DuckDB in the measuring process, one statement over three PostgreSQL scans, pivoted, and all files.\n\
              - **quack**: DuckDB's own remote protocol, the plain scan from another process.\n\
@@ -203,6 +203,7 @@ impl Report {
             self.rows / 50,
             self.rows / 10,
             self.rows / 200,
+            std::env::var("THERMOCLINE_TEST_SHARED_BUFFERS").unwrap_or_else(|_| "128MB".to_owned()),
             duck::THREADS,
             duck::MEMORY_LIMIT,
             self.runs

@@ -183,7 +183,7 @@ impl Cluster {
             ("max_connections", "200".to_owned()),
             // A standby takes rows away from under its readers at once.
             ("max_standby_streaming_delay", "0".to_owned()),
-            ("shared_buffers", "128MB".to_owned()),
+            ("shared_buffers", std::env::var("THERMOCLINE_TEST_SHARED_BUFFERS").unwrap_or_else(|_| "128MB".to_owned())),
             ("log_statement", "all".to_owned()),
             ("log_destination", "stderr".to_owned()),
             ("logging_collector", "off".to_owned()),

@@ -104,6 +104,8 @@ fn bench(checkout: &Checkout, args: Vec<String>) -> Result<()> {
     let built = checkout.target_dir().join("release");
     let mut bench = std::process::Command::new(built.join("benchmarks"));
     checkout.set_environment(&mut bench);
+    // As a server of this size has it: a quarter of the memory would be usual, the tables fit into this.
+    bench.env("THERMOCLINE_TEST_SHARED_BUFFERS", "1GB");
     bench.env("THERMOCLINE_BIN", built.join("thermocline")).args(args);
     process::replace(bench)
 }
