@@ -1,12 +1,17 @@
 //! The lake fails while a query plans or DuckDB reads files.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
+use futures::StreamExt;
+use rand::Rng;
+use thermocline_tests::r#gen;
 use thermocline_tests::lake::{LakeFile, write_parquet};
+use thermocline_tests::oracle::Stored;
 use thermocline_tests::postgres::TestDatabase;
 use thermocline_tests::proxy::{Link, Proxy};
 use thermocline_tests::s3::{Fault, S3Request};
@@ -69,6 +74,49 @@ async fn a_file_that_vanished_is_planned_around_once() -> Result<()> {
     Ok(())
 }
 
+/// A file of some 36 MB that no compression makes much smaller, in many row groups.
+fn large_file(rows: u32) -> Result<Vec<u8>> {
+    let mut rng = r#gen::rng(7);
+    let mut times = || Arc::new(Int64Array::from_iter_values((0..rows).map(|_| rng.random_range(0..1 << 41))));
+    let (created_at, changed_at) = (times(), times());
+    let ids = (0..rows).map(|n| u128::from(n).to_be_bytes());
+    let batch = RecordBatch::try_from_iter([
+        ("row_id", Arc::new(FixedSizeBinaryArray::try_from_iter(ids)?) as ArrayRef),
+        ("created_at", created_at),
+        ("changed_at", changed_at),
+        ("n", Arc::new(Int32Array::from_iter_values((0..1000).cycle().take(rows as usize)))),
+    ])?;
+    write_parquet(&batch, 20_000, true)
+}
+
+/// What has gone out can't be taken back: the stream ends with an error, whatever leave there is.
+#[tokio::test]
+async fn a_lake_that_dies_after_the_first_batch_ends_the_stream_with_an_error() -> Result<()> {
+    const ROWS: u32 = 1_000_000;
+    let scenario = Scenario::start(vec![Stored::new(&things())], LakeKind::S3).await?;
+    scenario.lake.put_bytes("base/100/large.parquet", large_file(ROWS)?).await?;
+    let client = scenario.client.with_option("allow_partial", "true");
+    let sql = "SELECT row_id, created_at, updated_at, n FROM things";
+    // Until it is known to hold each row once, all of the file is read before the first row goes out.
+    until("the file needs no window", async || {
+        let plan: serde_json::Value = serde_json::from_slice(&client.info(sql).await?.app_metadata)?;
+        Ok(plan["references"][0]["merge"]["strategy"] == "none")
+    })
+    .await?;
+    let mut batches = client.stream(sql).await?;
+    let mut rows = batches.next().await.context("no batch")??.num_rows();
+    scenario.lake.s3_server().unwrap().inject(Fault::Reset, 0, usize::MAX, reads("large"));
+    let failure = loop {
+        match batches.next().await.with_context(|| format!("{rows} rows pass as the whole answer"))? {
+            Ok(batch) => rows += batch.num_rows(),
+            Err(failure) => break failure,
+        }
+    };
+    failure.expect(Code::Unavailable, &["lake"]);
+    ensure!(rows > 0 && rows < ROWS as usize, "{rows} rows came before the error");
+    Ok(())
+}
+
 #[tokio::test]
 async fn expired_credentials_are_renewed_once_and_then_an_outage() -> Result<()> {
     let scenario =
@@ -127,7 +175,7 @@ async fn denied_access_and_wrong_buckets_never_degrade() -> Result<()> {
 async fn a_file_with_a_wrong_schema_is_named_and_never_left_out() -> Result<()> {
     let scenario = Scenario::start(vec![stored()], LakeKind::Local).await?;
     let schema = Schema::new(vec![Field::new("changed_at", DataType::Int64, false)]);
-    let batch = RecordBatch::try_new(schema.into(), vec![std::sync::Arc::new(Int64Array::from(vec![1]))])?;
+    let batch = RecordBatch::try_new(schema.into(), vec![Arc::new(Int64Array::from(vec![1]))])?;
     let path = "delta/100/foreign.parquet";
     scenario.lake.put_bytes(path, write_parquet(&batch, 10, false)?).await?;
     let partial = scenario.client.with_option("allow_partial", "true").with_option("consistency", "eventual");
