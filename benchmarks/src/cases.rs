@@ -200,7 +200,7 @@ impl Bench<'_> {
         times["streaming"] = plan["execution"]["streaming_ms"].clone();
         times["hot"] = plan["execution"]["sources"][0]["ms"].clone();
         case.note(format!("the server's own times in ms: {times}"));
-        case.profile(client.query(&format!("EXPLAIN ANALYZE {sql}")).await?.text());
+        case.profile(&client.query(&format!("EXPLAIN ANALYZE {sql}")).await?.text());
         Ok(())
     }
 

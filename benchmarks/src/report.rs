@@ -97,9 +97,15 @@ impl Case {
         self.notes.push(note);
     }
 
-    /// What `EXPLAIN ANALYZE` says of the query.
-    pub(crate) fn profile(&mut self, text: String) {
-        self.profile = Some(text);
+    /// What `EXPLAIN ANALYZE` says of the query's sources, and of the operators that take time. Statements and names of
+    /// files stay out: they are long, and tell where this machine keeps its files.
+    pub(crate) fn profile(&mut self, text: &str) {
+        let matters = |line: &&str| match line.strip_suffix(" ms").and_then(|line| line.rsplit(' ').next()) {
+            Some(time) => time.parse().is_ok_and(|ms: f64| ms >= 1.0),
+            None => [" files, ", "about ", "executed: "].iter().any(|part| line.contains(part)),
+        };
+        let lines: Vec<&str> = text.lines().filter(matters).filter(|line| !line.contains('\'')).collect();
+        self.profile = Some(lines.join("\n"));
     }
 
     /// Values in the order of time, to draw.

@@ -91,7 +91,7 @@ impl Bench<'_> {
             plan["route"].as_str().unwrap_or("?"),
             plan["references"][0]["merge"]["strategy"].as_str().unwrap_or("?")
         ));
-        case.profile(self.client.query(&format!("EXPLAIN ANALYZE {sql}")).await?.text());
+        case.profile(&self.client.query(&format!("EXPLAIN ANALYZE {sql}")).await?.text());
         Ok(())
     }
 }
