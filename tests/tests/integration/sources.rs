@@ -1,12 +1,17 @@
 //! Sources that are far away, slow, broken or gone.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use thermocline_tests::client::Client;
 use thermocline_tests::r#gen;
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View};
 use thermocline_tests::postgres::{Cluster, TestDatabase};
-use thermocline_tests::s3::Fault;
-use thermocline_tests::scenario::{LakeKind, Scenario, live, tombstone};
+use thermocline_tests::s3::{Fault, S3Request};
+use thermocline_tests::scenario::{LakeKind, Scenario, live, row_id, tombstone};
+use thermocline_tests::server::{ServerConfig, run};
 use tonic::Code;
 
 use crate::{thing, things};
@@ -44,19 +49,94 @@ async fn a_lake_on_s3_answers_like_a_local_one() -> Result<()> {
     Ok(())
 }
 
-/// In the steady state a query lists, and reads no footer a second time to plan.
+/// Requests of one kind that a query makes. Health probes ask the lake now and then: the least of a few runs are the
+/// query's own.
+async fn requests_of(
+    scenario: &Scenario,
+    client: &Client,
+    sql: &str,
+    is_meant: impl Fn(&S3Request) -> bool,
+) -> Result<usize> {
+    let s3 = scenario.lake.s3_server().context("the lake is on S3")?;
+    let mut least = usize::MAX;
+    for _ in 0..5 {
+        s3.forget_requests();
+        client.query(sql).await?;
+        least = least.min(s3.requests().iter().filter(|request| is_meant(request)).count());
+    }
+    Ok(least)
+}
+
 #[tokio::test]
 async fn a_query_of_a_pruned_tier_reads_none_of_its_files() -> Result<()> {
     let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
-    let s3 = scenario.lake.s3_server().unwrap();
-    scenario.client.query("SELECT * FROM things").await?;
-    s3.forget_requests();
-    scenario.client.with_option("tiers", "hot").query("SELECT * FROM things").await?;
-    assert_eq!(s3.requests(), [], "the hot tier needs no file");
-    scenario.client.with_option("tiers", "cold").query("SELECT * FROM things").await?;
-    let delta: Vec<_> =
-        s3.requests().into_iter().filter(|request| request.is_read() && request.path.contains("delta/")).collect();
-    assert_eq!(delta, [], "the cold tier needs no delta file");
+    let sql = "SELECT * FROM things";
+    let tier = |name| scenario.client.with_option("tiers", name);
+    assert_eq!(requests_of(&scenario, &tier("hot"), sql, |_| true).await?, 0, "the hot tier needs no file");
+    let delta = |request: &S3Request| request.is_read() && request.path.contains("delta/");
+    assert_eq!(requests_of(&scenario, &tier("cold"), sql, delta).await?, 0, "the cold tier needs no delta file");
+    assert!(requests_of(&scenario, &tier("warm"), sql, delta).await? > 0, "the warm tier needs them");
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_that_cannot_answer_get_no_request() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    let rows = |ids: std::ops::Range<u128>, n| ids.map(|id| live(id, 10, thing("base", n))).collect();
+    stored.files = vec![
+        LakeFile::base(&entity, "a.parquet", rows(0..20, 1)),
+        LakeFile::base(&entity, "b.parquet", rows(20..40, 2)),
+    ];
+    let scenario = Scenario::start(vec![stored], LakeKind::S3).await?;
+    let sql = format!("SELECT name FROM things WHERE row_id = '{}'", row_id(25));
+    assert_eq!(scenario.client.query(&sql).await?.text(), "base");
+    let of = |name: &'static str| move |request: &S3Request| request.is_read() && request.path.ends_with(name);
+    assert_eq!(requests_of(&scenario, &scenario.client, &sql, of("a.parquet")).await?, 0, "it holds other rows");
+    assert!(requests_of(&scenario, &scenario.client, &sql, of("b.parquet")).await? > 0, "it holds the row");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lake_with_a_manifest_is_never_listed() -> Result<()> {
+    let sql = "SELECT * FROM things";
+    let is_list = |request: &S3Request| request.is_list();
+    let listing = Scenario::start(vec![stored()], LakeKind::S3).await?;
+    assert!(requests_of(&listing, &listing.client, sql, is_list).await? > 0, "a listing is asked for");
+    let configure = |config: ServerConfig| config.with("lake", "catalog", "manifest");
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, configure).await?;
+    let config = scenario.server.config_path().display().to_string();
+    let imported = run(&["manifest", "import", "--config", &config]).await?;
+    ensure!(imported.success, "{}{}", imported.stdout, imported.stderr);
+    scenario.check(&scenario.oracle(View::default())?, sql, Order::Any).await?;
+    assert_eq!(requests_of(&scenario, &scenario.client, sql, is_list).await?, 0);
+    Ok(())
+}
+
+/// Hot rows are read before the first batch: a client that takes its time holds no snapshot of PostgreSQL.
+#[tokio::test]
+async fn no_transaction_stays_open_while_a_slow_client_reads() -> Result<()> {
+    let scenario = Scenario::start(vec![stored()], LakeKind::Local).await?;
+    let sql = "SELECT name, i FROM things, range(3000000) r(i)";
+    let answer = scenario.client.info(sql).await?;
+    let plan: serde_json::Value = serde_json::from_slice(&answer.app_metadata)?;
+    assert_eq!(plan["route"], "federated", "{plan:#}");
+    let mut stream = scenario.client.stream(sql).await?;
+    let mut rows = stream.next().await.context("no batch")??.num_rows();
+    let database = scenario.database.connect().await?;
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let busy = "SELECT count(*) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'";
+        if database.query_one(busy, &[]).await?.get::<_, i64>(0) == 0 {
+            break;
+        }
+        ensure!(Instant::now() < until, "a transaction is open while the client reads nothing");
+    }
+    while let Some(batch) = stream.next().await {
+        rows += batch?.num_rows();
+    }
+    assert_eq!(rows, 24 * 3_000_000, "the rest of the answer came afterwards");
     Ok(())
 }
 
