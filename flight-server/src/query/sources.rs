@@ -161,7 +161,9 @@ impl Sources {
         let snapshot = self.begin(&entities, options, &mut facts).await?;
         if let Some(mut snapshot) = snapshot {
             if options.tiers.contains(Tier::Hot) {
-                let dirty = self.unless_silent(self.count_dirty(query, &entities, &mut snapshot)).await?;
+                let dirty = self
+                    .unless_silent(self.count_dirty(query, &entities, &mut snapshot, options.tiers.any_lake()))
+                    .await?;
                 (facts.dirty_rows, facts.dirty_ids) = (dirty.rows, dirty.ids);
             }
             self.unless_silent(self.files_of_manifest(&entities, &mut snapshot, options, &mut facts)).await?;
@@ -201,7 +203,7 @@ impl Sources {
                 match &mut snapshot {
                     // Without files there is nothing to discard.
                     Some(snapshot) if !options.tiers.any_lake() => {
-                        self.unless_silent(self.count_dirty(query, &entities, snapshot)).await
+                        self.unless_silent(self.count_dirty(query, &entities, snapshot, false)).await
                     }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
                         self.unless_silent(self.load_dirty_ids(query, &entities, snapshot, connection)).await
@@ -479,29 +481,29 @@ impl Sources {
         Ok(())
     }
 
-    /// Counts the dirty rows that can matter; when a condition leaves few, their ids come along.
+    /// Counts the dirty rows that can matter. With files to choose among, a condition on ids makes the ids worth knowing.
     async fn count_dirty(
         &self,
         query: &Query,
         entities: &[Arc<Entity>],
         snapshot: &mut Snapshot,
+        any_lake: bool,
     ) -> Result<DirtySets, QueryError> {
         let mut sets = DirtySets::default();
         for entity in entities {
             let condition = condition(query, entity);
-            let rows = if condition.is_some() {
+            if condition.is_some() && any_lake {
                 let sql = dirty_ids_sql(&self.tables, entity.schema_id, condition.as_deref());
-                let stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
-                let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(statement_error)?;
-                let ids: Vec<u128> = batches.iter().flat_map(row_ids).collect();
-                let rows = ids.len() as u64;
-                sets.ids.insert(entity.schema_id, Arc::new(IdSet::new(ids)));
-                rows
+                let mut stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
+                let mut known = KnownIds::default();
+                while let Some(batch) = stream.try_next().await.map_err(statement_error)? {
+                    known.add(&batch);
+                }
+                sets.insert(entity, stream.total(), Some(known));
             } else {
-                let sql = dirty_count_sql(&self.tables, entity.schema_id, None);
-                snapshot.count(&sql).await.map_err(statement_error)?
-            };
-            sets.rows.insert(entity.schema_id, rows);
+                let sql = dirty_count_sql(&self.tables, entity.schema_id, condition.as_deref());
+                sets.insert(entity, snapshot.count(&sql).await.map_err(statement_error)?, None);
+            }
         }
         Ok(sets)
     }
@@ -517,19 +519,33 @@ impl Sources {
         for entity in entities {
             let sql = dirty_ids_sql(&self.tables, entity.schema_id, condition(query, entity).as_deref());
             let mut stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
-            let mut ids = Vec::new();
-            let mut seen = stream.by_ref().inspect_ok(|batch| {
-                if ids.len() < MAX_KNOWN_IDS {
-                    ids.extend(row_ids(batch));
-                }
-            });
+            let mut known = KnownIds::default();
+            let mut seen = stream.by_ref().inspect_ok(|batch| known.add(batch));
             append_all(connection, dirty_table(entity.schema_id), dirty_ids_schema(), &mut seen).await?;
-            sets.rows.insert(entity.schema_id, stream.total());
-            if ids.len() < MAX_KNOWN_IDS {
-                sets.ids.insert(entity.schema_id, Arc::new(IdSet::new(ids)));
-            }
+            sets.insert(entity, stream.total(), Some(known));
         }
         Ok(sets)
+    }
+}
+
+/// Ids that are kept in memory, unless there are very many.
+#[derive(Default)]
+struct KnownIds(Vec<u128>);
+
+impl KnownIds {
+    fn add(&mut self, batch: &RecordBatch) {
+        if self.0.len() < MAX_KNOWN_IDS {
+            self.0.extend(row_ids(batch));
+        }
+    }
+}
+
+impl DirtySets {
+    fn insert(&mut self, entity: &Entity, rows: u64, known: Option<KnownIds>) {
+        self.rows.insert(entity.schema_id, rows);
+        if let Some(KnownIds(ids)) = known.filter(|known| known.0.len() < MAX_KNOWN_IDS) {
+            self.ids.insert(entity.schema_id, Arc::new(IdSet::new(ids)));
+        }
     }
 }
 
