@@ -21,7 +21,7 @@ pub use error::{PostgresError, PostgresErrorKind};
 pub use inspect::{IndexFacts, TableFacts};
 pub use manifest::{columns_from_json, columns_to_json};
 pub use rows::{DirtyIds, HotRows, dirty_ids_schema};
-pub(crate) use scanned::{ScannedRows, scan_failure};
+pub(crate) use scanned::{ScannedRows, passing_scan_failure, scan_failure};
 pub use writes::{
     DirtySize, ExportedVersion, LockPurpose, ManifestEntry, ManifestFile, SwapError, WriteSession, manifest_ddl,
 };

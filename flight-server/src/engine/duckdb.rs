@@ -11,6 +11,7 @@ mod log;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{RecordBatch, StructArray};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -28,6 +29,8 @@ pub(crate) enum DuckErrorKind {
     Value,
     OutOfMemory,
     Interrupted,
+    /// The statement failed, DuckDB lost the error, and the error didn't come back: see [`Stream::cause`].
+    Lost,
     /// A file or object can't be read.
     Io,
     Permission,
@@ -119,6 +122,8 @@ unsafe impl Sync for Database {}
 #[derive(Debug)]
 struct RawConnection {
     raw: ffi::duckdb_connection,
+    /// Whether somebody asked for an interrupt, ever.
+    interrupted: AtomicBool,
     _database: Arc<Database>,
 }
 
@@ -172,7 +177,8 @@ pub(crate) struct Stream {
     ffi_schema: FFI_ArrowSchema,
     schema: SchemaRef,
     done: bool,
-    _connection: Arc<RawConnection>,
+    sql: String,
+    connection: Arc<RawConnection>,
 }
 
 // SAFETY: the result is owned by one value and used by one thread at a time.
@@ -246,7 +252,9 @@ impl Database {
         if unsafe { ffi::duckdb_connect(self.raw, &mut raw) } != ffi::DuckDBSuccess {
             return Err(DuckError::new("cannot connect to DuckDB".to_owned()));
         }
-        Ok(Connection { raw: Arc::new(RawConnection { raw, _database: Arc::clone(self) }) })
+        Ok(Connection {
+            raw: Arc::new(RawConnection { raw, interrupted: AtomicBool::new(false), _database: Arc::clone(self) }),
+        })
     }
 }
 
@@ -264,8 +272,23 @@ impl Drop for RawConnection {
     }
 }
 
+impl RawConnection {
+    fn execute(&self, sql: &str) -> Result<(), DuckError> {
+        let sql = c_string(sql)?;
+        // SAFETY: a zeroed duckdb_result is what the call expects; it is destroyed on every path.
+        unsafe {
+            let mut result: ffi::duckdb_result = std::mem::zeroed();
+            let state = ffi::duckdb_query(self.raw, sql.as_ptr(), &mut result);
+            let error = (state != ffi::DuckDBSuccess).then(|| owned(ffi::duckdb_result_error(&mut result)));
+            ffi::duckdb_destroy_result(&mut result);
+            error.map_or(Ok(()), |message| Err(DuckError::new(message)))
+        }
+    }
+}
+
 impl InterruptHandle {
     pub(crate) fn interrupt(&self) {
+        self.raw.interrupted.store(true, Ordering::Release);
         // SAFETY: the connection is open as long as `self` lives, and DuckDB allows this from any thread.
         unsafe { ffi::duckdb_interrupt(self.raw.raw) }
     }
@@ -278,15 +301,7 @@ impl Connection {
 
     /// Runs statements and forgets their results.
     pub(crate) fn execute(&self, sql: &str) -> Result<(), DuckError> {
-        let sql = c_string(sql)?;
-        // SAFETY: a zeroed duckdb_result is what the call expects; it is destroyed on every path.
-        unsafe {
-            let mut result: ffi::duckdb_result = std::mem::zeroed();
-            let state = ffi::duckdb_query(self.raw.raw, sql.as_ptr(), &mut result);
-            let error = (state != ffi::DuckDBSuccess).then(|| owned(ffi::duckdb_result_error(&mut result)));
-            ffi::duckdb_destroy_result(&mut result);
-            error.map_or(Ok(()), |message| Err(DuckError::new(message)))
-        }
+        self.raw.execute(sql)
     }
 
     /// Prepares one statement: parses and binds it, runs nothing.
@@ -306,7 +321,7 @@ impl Connection {
 
     /// Runs one statement as a stream.
     pub(crate) fn stream(&self, sql: &str) -> Result<Stream, DuckError> {
-        self.prepare(sql)?.stream()
+        self.prepare(sql)?.stream(sql)
     }
 
     /// All of a small result.
@@ -570,8 +585,8 @@ impl Prepared {
         }
     }
 
-    /// Runs the statement as a stream.
-    pub(crate) fn stream(self) -> Result<Stream, DuckError> {
+    /// Runs the statement as a stream. `sql` is its text.
+    fn stream(self, sql: &str) -> Result<Stream, DuckError> {
         // SAFETY: a zeroed duckdb_result is what the call expects. From here on Stream owns the result and destroys it.
         unsafe {
             let mut result: ffi::duckdb_result = std::mem::zeroed();
@@ -588,7 +603,8 @@ impl Prepared {
                 ffi_schema: FFI_ArrowSchema::empty(),
                 schema: Arc::new(Schema::empty()),
                 done: false,
-                _connection: Arc::clone(&self.connection),
+                sql: sql.to_owned(),
+                connection: Arc::clone(&self.connection),
             };
             let count = ffi::duckdb_column_count(&mut stream.result);
             let mut types = Vec::new();
@@ -624,7 +640,7 @@ impl Stream {
                 self.done = true;
                 let error = ffi::duckdb_result_error(&mut self.result);
                 if !error.is_null() && !CStr::from_ptr(error).is_empty() {
-                    return Err(DuckError::new(owned(error)));
+                    return Err(self.cause(DuckError::new(owned(error))));
                 }
                 return Ok(None);
             }
@@ -649,6 +665,37 @@ impl Stream {
             )
             .map(Some)
             .map_err(|error| DuckError::new(format!("cannot import a result chunk: {error}")))
+        }
+    }
+}
+
+impl Stream {
+    /// The cause of an interrupt that nobody asked for.
+    ///
+    /// When a statement fails in one of DuckDB's own threads while its reader is busy elsewhere, DuckDB 1.5 answers the
+    /// reader's next call with "Interrupted!" and drops the error: the failing thread raises the flag of interrupts to
+    /// stop the others (<https://github.com/duckdb/duckdb/pull/10337>), and `SimpleBufferedData::ExecuteTaskInternal`
+    /// looks at the flag before it looks for an error. A statement that isn't streamed keeps its error: so this one runs
+    /// once more, with its rows thrown away, to fail as it did.
+    fn cause(&self, error: DuckError) -> DuckError {
+        if error.kind != DuckErrorKind::Interrupted || self.connection.interrupted.load(Ordering::Acquire) {
+            return error;
+        }
+        let again = format!("EXPLAIN ANALYZE {}", self.sql);
+        let outcome = match self.connection.execute(&again) {
+            // An interrupt ends the transaction that it falls in.
+            Err(error) if error.message.contains("Current transaction is aborted") => {
+                self.connection.execute("ROLLBACK").and_then(|()| self.connection.execute(&again))
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            // What can't be explained was bound before: its error would be about `EXPLAIN`.
+            Err(cause) if !matches!(cause.kind, DuckErrorKind::Parser | DuckErrorKind::Binder) => cause,
+            _ => DuckError {
+                kind: DuckErrorKind::Lost,
+                message: "the statement failed once, and not again when it was tried: send the query again".to_owned(),
+            },
         }
     }
 }

@@ -93,6 +93,11 @@ pub(crate) fn scan_failure(text: &str) -> PostgresError {
     sort_failure(text).with_source(anyhow::anyhow!(without_quotes(text)))
 }
 
+/// The failure of a scan that did not fail when it ran again.
+pub(crate) fn passing_scan_failure() -> PostgresError {
+    PostgresError::new(PostgresErrorKind::Unavailable, "PostgreSQL: a scan by DuckDB failed once, and not again")
+}
+
 fn sort_failure(text: &str) -> PostgresError {
     const LOST: [&str; 6] =
         ["connect", "server closed", "terminating", "shutting down", "starting up", "invalid snapshot"];

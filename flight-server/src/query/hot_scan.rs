@@ -11,7 +11,9 @@ use super::sources::statement_error;
 use crate::config::Config;
 use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle};
 use crate::engine::{ScanEngine, ScanSettings, create_temporary_table};
-use crate::postgres::{HotSummary, PostgresError, ScannedRows, Snapshot, hot_schema, scan_failure};
+use crate::postgres::{
+    HotSummary, PostgresError, ScannedRows, Snapshot, hot_schema, passing_scan_failure, scan_failure,
+};
 
 /// Scans PostgreSQL through an instance of DuckDB that does nothing else.
 #[derive(Debug)]
@@ -100,6 +102,7 @@ fn query_error(failure: Failure) -> QueryError {
         {
             execution_error(error)
         }
+        Failure::Scan(error) if error.kind == DuckErrorKind::Lost => statement_error(passing_scan_failure()),
         Failure::Scan(error) => statement_error(scan_failure(&error.message)),
         Failure::Decode(error) => statement_error(error),
         Failure::Append(error) => execution_error(error),

@@ -280,6 +280,8 @@ pub(super) fn execution_error(error: DuckError) -> QueryError {
         )
         .recoverable(Recovery::WithoutDuckDb),
         DuckErrorKind::Interrupted => QueryError::new(ErrorKind::Cancelled, text),
+        // Whatever it was passed: most likely an answer of the lake.
+        DuckErrorKind::Lost => QueryError::new(ErrorKind::Unavailable, text).recoverable(Recovery::FreshFiles),
         DuckErrorKind::Io => {
             let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
             // Queries write nowhere else: the disk is full, or the directory can't be used.

@@ -244,7 +244,7 @@ fn bind_error(error: &DuckError, sql: &str, body_at: usize) -> QueryError {
             QueryError::new(ErrorKind::LimitExceeded, format!("memory_limit: {}", error.text()))
         }
         DuckErrorKind::Permission => QueryError::new(ErrorKind::InvalidQuery, "the query reaches outside the entities"),
-        DuckErrorKind::Interrupted | DuckErrorKind::Io => QueryError::internal(error.clone()),
+        DuckErrorKind::Interrupted | DuckErrorKind::Lost | DuckErrorKind::Io => QueryError::internal(error.clone()),
     }
 }
 

@@ -98,18 +98,46 @@ async fn a_client_that_hangs_up_ends_its_query() -> Result<()> {
     let first = tokio::time::timeout(Duration::from_secs(30), stream.next()).await;
     first.context("no batch of an endless query")?.context("the stream ended")??;
     drop(stream);
-    // The process comes to rest: it uses no more processor time.
+    until_at_rest(&scenario).await?;
+    assert_eq!(scenario.client.query("SELECT 1 AS x").await?.text(), "1");
+    Ok(())
+}
+
+/// Wherever the server stands when one of DuckDB's threads meets a bad value, the client learns what is wrong.
+#[tokio::test]
+async fn an_error_in_mid_stream_is_told_to_a_client_that_pauses() -> Result<()> {
+    let scenario = scenario().await?;
+    for megabyte in 1..12 {
+        // Rows of about a hundred bytes.
+        let at = megabyte * 10_000;
+        let sql = format!(
+            "SELECT r.range AS i, repeat('x', 90) AS t, CAST(CASE WHEN r.range = {at} THEN 'bad' ELSE '1' END AS INTEGER) \
+             AS n FROM range(100000000000) r"
+        );
+        let mut stream = scenario.client.stream(&sql).await?;
+        until_at_rest(&scenario).await?;
+        let failure = loop {
+            match stream.next().await.context("the stream ended well")? {
+                Ok(_) => {}
+                Err(failure) => break failure.to_string(),
+            }
+        };
+        assert!(failure.contains("Could not convert string 'bad' to INT32"), "row {at}: {failure}");
+    }
+    Ok(())
+}
+
+/// Waits until the server uses no more processor time.
+async fn until_at_rest(scenario: &Scenario) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
         let before = processor_ticks(scenario.server.pid())?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         if processor_ticks(scenario.server.pid())? - before <= 2 {
-            break;
+            return Ok(());
         }
         assert!(Instant::now() < until, "the query still runs");
     }
-    assert_eq!(scenario.client.query("SELECT 1 AS x").await?.text(), "1");
-    Ok(())
 }
 
 fn processor_ticks(pid: u32) -> Result<u64> {

@@ -66,6 +66,39 @@ fn failures_in_mid_stream_are_errors() {
     assert!(error.text().contains("broken"));
 }
 
+/// What a thread of DuckDB does to the others when it fails. Nobody asked for this interrupt.
+fn raise_flag(connection: &Connection) {
+    // SAFETY: the connection is open.
+    unsafe { ffi::duckdb_interrupt(connection.raw.raw) }
+}
+
+#[test]
+fn a_failure_behind_the_readers_back_keeps_its_error() {
+    let connection = connection();
+    for begin in ["SELECT 1", "BEGIN"] {
+        connection.execute(begin).unwrap();
+        let mut stream = connection
+            .stream("SELECT CASE WHEN range = 900000 THEN error('broken') ELSE range END AS x FROM range(1000000)")
+            .unwrap();
+        raise_flag(&connection);
+        let error = stream.next().unwrap_err();
+        assert_eq!((error.kind, error.text()), (DuckErrorKind::Value, "broken"), "{begin}");
+    }
+}
+
+#[test]
+fn a_failure_that_does_not_come_back_is_told_from_an_interrupt() {
+    let connection = connection();
+    for sql in ["SELECT * FROM range(1000000)", "DESCRIBE SELECT 1"] {
+        let mut stream = connection.stream(sql).unwrap();
+        raise_flag(&connection);
+        assert_eq!(stream.next().unwrap_err().kind, DuckErrorKind::Lost);
+    }
+    let mut stream = connection.stream("SELECT * FROM range(1000000)").unwrap();
+    connection.interrupt_handle().interrupt();
+    assert_eq!(stream.next().unwrap_err().kind, DuckErrorKind::Interrupted);
+}
+
 #[test]
 fn an_interrupt_ends_a_statement() {
     let connection = connection();
