@@ -33,7 +33,7 @@ async fn check_all(scenario: &Scenario) -> Result<()> {
 }
 
 /// Asks until the merge of the first reference is as `wanted`: checks of files run behind the queries.
-async fn wait_for_merge(scenario: &Scenario, wanted: impl Fn(&Json) -> bool) -> Result<Json> {
+pub(crate) async fn wait_for_merge(scenario: &Scenario, wanted: impl Fn(&Json) -> bool) -> Result<Json> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let plan = scenario.client.query("SELECT * FROM things").await?.final_plan;
