@@ -144,6 +144,14 @@ pub(crate) struct InterruptHandle {
     raw: Arc<RawConnection>,
 }
 
+/// Interrupts whatever its connection runs when it is dropped before [`InterruptGuard::finish`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct InterruptGuard {
+    handle: InterruptHandle,
+    is_finished: bool,
+}
+
 /// An operator of a statement that has ended, with what DuckDB measured.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct ProfileNode {
@@ -294,9 +302,29 @@ impl InterruptHandle {
     }
 }
 
+impl Drop for InterruptGuard {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.handle.interrupt();
+        }
+    }
+}
+
+impl InterruptGuard {
+    /// Nothing is left to interrupt.
+    pub(crate) fn finish(mut self) {
+        self.is_finished = true;
+    }
+}
+
 impl Connection {
     pub(crate) fn interrupt_handle(&self) -> InterruptHandle {
         InterruptHandle { raw: Arc::clone(&self.raw) }
+    }
+
+    /// For who waits for a statement on another thread: interrupts it when dropped.
+    pub(crate) fn interrupt_on_drop(&self) -> InterruptGuard {
+        InterruptGuard { handle: self.interrupt_handle(), is_finished: false }
     }
 
     /// Runs statements and forgets their results.

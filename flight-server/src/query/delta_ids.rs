@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
+use futures::{StreamExt, TryStreamExt};
 use translator::lake::{IdSet, LakeFile};
 use translator::options::{Tier, Tiers};
 use translator::planner::wants_delta_ids;
@@ -13,13 +14,17 @@ use translator::quote::duckdb_text;
 use super::error::{QueryError, Recovery};
 use super::run::execution_error;
 use super::unique_files::{FileKey, key};
-use crate::engine::duckdb::{Connection, DuckError};
+use crate::engine::Engine;
+use crate::engine::duckdb::DuckError;
 use crate::lake::Lake;
 
 /// Ids that are remembered in all (16 bytes each).
 const MAX_IDS: usize = 4_000_000;
 /// Larger delta files aren't read for their ids: compaction is due.
 const MAX_FILE_ROWS: u64 = 1_000_000;
+
+/// Files that are read at once: what is read of each is small, and S3 takes its time.
+const CONCURRENT_READS: usize = 8;
 
 /// A cache of row ids by path, size and etag.
 #[derive(Debug, Default)]
@@ -32,22 +37,24 @@ impl DeltaIds {
         &self,
         files: &BTreeMap<i16, Vec<LakeFile>>,
         tiers: Tiers,
-        connection: &Arc<Connection>,
+        engine: &Engine,
         lake: &Lake,
     ) -> Result<BTreeMap<String, Arc<IdSet>>, QueryError> {
         let mut found = self.known(files, tiers);
-        let unknown: Vec<&LakeFile> = wanted(files, tiers).filter(|file| !found.contains_key(&file.path)).collect();
-        for file in unknown {
-            let (connection, url) = (Arc::clone(connection), lake.duckdb_url(&file.path));
-            let read = tokio::task::spawn_blocking(move || read_ids(&connection, &url));
-            let read = read.await.map_err(QueryError::internal)?;
-            let ids = Arc::new(read.map_err(|error| named(error, &lake.duckdb_url(&file.path)))?);
+        let unknown: Vec<(FileKey, String)> = wanted(files, tiers)
+            .filter(|file| !found.contains_key(&file.path))
+            .map(|file| (key(file), lake.duckdb_url(&file.path)))
+            .collect();
+        let mut reads = futures::stream::iter(unknown)
+            .map(|(key, url)| async move { Ok::<_, QueryError>((key, Arc::new(read_ids(engine, url).await?))) })
+            .buffer_unordered(CONCURRENT_READS);
+        while let Some((key, ids)) = reads.try_next().await? {
             let mut cache = self.lock();
             if cache.values().map(|ids| ids.len()).sum::<usize>() + ids.len() > MAX_IDS {
                 cache.clear();
             }
-            cache.insert(key(file), Arc::clone(&ids));
-            found.insert(file.path.clone(), ids);
+            found.insert(key.0.clone(), Arc::clone(&ids));
+            cache.insert(key, ids);
         }
         Ok(found)
     }
@@ -82,13 +89,17 @@ fn named(error: DuckError, url: &str) -> QueryError {
     }
 }
 
-fn read_ids(connection: &Connection, url: &str) -> Result<IdSet, DuckError> {
+async fn read_ids(engine: &Engine, url: String) -> Result<IdSet, QueryError> {
     // A UUID leaves DuckDB as text; its 16 bytes leave as they are.
     let sql = format!(
         "SELECT from_hex(replace(CAST(CAST(row_id AS UUID) AS VARCHAR), '-', '')) FROM read_parquet([{}], hive_partitioning = false)",
-        duckdb_text(url)
+        duckdb_text(&url)
     );
-    let (_, batches) = connection.query(&sql)?;
+    let connection = engine.connect().map_err(QueryError::internal)?;
+    let guard = connection.interrupt_on_drop();
+    let read = tokio::task::spawn_blocking(move || connection.query(&sql)).await.map_err(QueryError::internal)?;
+    guard.finish();
+    let (_, batches) = read.map_err(|error| named(error, &url))?;
     Ok(IdSet::new(batches.iter().flat_map(row_ids).collect()))
 }
 

@@ -1,6 +1,6 @@
 //! `hot_scan = "scan"`: hot rows by DuckDB's own scans of PostgreSQL, in the snapshot that the query holds open.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use translator::emit::hot_table;
 use translator::plan::{HotSource, ReferencePlan};
@@ -9,7 +9,7 @@ use super::error::QueryError;
 use super::run::execution_error;
 use super::sources::statement_error;
 use crate::config::Config;
-use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle};
+use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind};
 use crate::engine::{ScanEngine, ScanSettings, create_temporary_table};
 use crate::postgres::{
     HotSummary, PostgresError, ScannedRows, Snapshot, hot_schema, passing_scan_failure, scan_failure,
@@ -19,20 +19,6 @@ use crate::postgres::{
 #[derive(Debug)]
 pub(super) struct HotScans {
     engine: Arc<ScanEngine>,
-}
-
-/// Interrupts the scan unless its query waits for it to the end.
-struct InterruptOnDrop {
-    handle: InterruptHandle,
-    finished: OnceLock<()>,
-}
-
-impl Drop for InterruptOnDrop {
-    fn drop(&mut self) {
-        if self.finished.get().is_none() {
-            self.handle.interrupt();
-        }
-    }
 }
 
 /// What can fail while scanned rows go from one DuckDB into the other.
@@ -68,7 +54,7 @@ impl HotScans {
         let engine = Arc::clone(&self.engine);
         let begun = tokio::task::spawn_blocking(move || engine.begin(&name)).await.map_err(QueryError::internal)?;
         let transaction = begun.map_err(|error| query_error(Failure::Scan(error)))?;
-        let guard = InterruptOnDrop { handle: transaction.connection.interrupt_handle(), finished: OnceLock::new() };
+        let guard = transaction.connection.interrupt_on_drop();
 
         let connection = Arc::clone(connection);
         let (entity, statement) = (Arc::clone(&reference.entity), source.statement.clone());
@@ -85,8 +71,7 @@ impl HotScans {
             Ok(rows.summary())
         };
         let scanned = tokio::task::spawn_blocking(scan).await.map_err(QueryError::internal)?;
-        // Nothing is left to interrupt: the value can't have been set before.
-        let _ = guard.finished.set(());
+        guard.finish();
         let mut summary = scanned.map_err(query_error)?;
         if let Some(sql) = &source.scan_inconsistent_sql {
             summary.inconsistent_rows = snapshot.count(sql).await.map_err(statement_error)?;

@@ -1,5 +1,6 @@
 //! Sources that are far away, slow, broken or gone.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -94,6 +95,42 @@ async fn files_that_cannot_answer_get_no_request() -> Result<()> {
     let of = |name: &'static str| move |request: &S3Request| request.is_read() && request.path.ends_with(name);
     assert_eq!(requests_of(&scenario, &scenario.client, &sql, of("a.parquet")).await?, 0, "it holds other rows");
     assert!(requests_of(&scenario, &scenario.client, &sql, of("b.parquet")).await? > 0, "it holds the row");
+    Ok(())
+}
+
+/// S3 answers late: what a query must know of many new files is asked for together, and a query that nobody waits for
+/// any more keeps no place.
+#[tokio::test]
+async fn ids_of_new_delta_files_are_read_together() -> Result<()> {
+    let entity = things();
+    let mut stored = Stored::new(&entity);
+    stored.files = (0..12)
+        .map(|n| LakeFile::delta(&entity, &format!("{n}.parquet"), vec![live(n, 20, thing("delta", 2))]))
+        .chain([LakeFile::base(&entity, "a.parquet", (0..50).map(|n| live(n, 10, thing("base", 1))).collect())])
+        .collect();
+    let scenario =
+        Scenario::start_with(vec![stored], LakeKind::S3, |config| config.with("query", "max_concurrent", 1)).await?;
+    // Footers are known then; ids aren't wanted of one tier alone.
+    assert_eq!(scenario.client.with_option("tiers", "warm").query("SELECT * FROM things").await?.row_count(), 12);
+    let s3 = scenario.lake.s3_server().context("the lake is on S3")?;
+    s3.forget_requests();
+    s3.inject(Fault::Delay(Duration::from_secs(600)), 0, usize::MAX, |request| request.path.contains("delta/"));
+    let client = scenario.client.clone();
+    let waiting = tokio::spawn(async move { client.query("SELECT * FROM things").await });
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let requests = s3.requests();
+        let asked: BTreeSet<&str> =
+            requests.iter().filter(|request| request.is_read()).map(|request| request.path.as_str()).collect();
+        if asked.iter().filter(|path| path.contains("delta/")).count() >= 8 {
+            break;
+        }
+        ensure!(Instant::now() < until, "only these were asked for: {asked:?}");
+        tokio::task::yield_now().await;
+    }
+    waiting.abort();
+    s3.clear_faults();
+    assert_eq!(scenario.client.query("SELECT * FROM things").await?.row_count(), 50);
     Ok(())
 }
 
