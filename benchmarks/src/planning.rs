@@ -79,6 +79,7 @@ fn files() -> Vec<LakeFile> {
         changed_at_range: Some(if tier == Tier::Warm { (2_000, 3_000) } else { (0, 1_000) }),
         unique_rows: true,
         may_hold_tombstones: tier == Tier::Warm,
+        row_groups: std::sync::Arc::default(),
         columns: vec![
             column("row_id", FileType::Uuid),
             column("carrier", FileType::Text),

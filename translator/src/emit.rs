@@ -309,7 +309,7 @@ fn scan_without(
     let (checked, whole): (Vec<&ScannedFile>, Vec<&ScannedFile>) =
         files.iter().partition(|scanned| scanned.anti_join && ids.is_some());
     let scans = |files: Vec<&ScannedFile>| {
-        let files: Vec<&LakeFile> = files.into_iter().map(|scanned| &scanned.file).collect();
+        let files: Vec<FilePart<'_>> = files.into_iter().map(|scanned| (&scanned.file, scanned.rows)).collect();
         let attributes: Vec<usize> = source_attributes(reference).collect();
         (!files.is_empty()).then(|| file_scans(&reference.entity, &attributes, &files, with_path, lake_prefix))
     };
@@ -319,10 +319,14 @@ fn scan_without(
     checked.into_iter().chain(scans(whole)).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
+/// A file, and which row numbers of it to read if not all ([`ScannedFile::rows`]).
+type FilePart<'a> = (&'a LakeFile, Option<(u64, u64)>);
+
 /// What files have in common that are read alike.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct FileShape {
     tier: Tier,
+    rows: Option<(u64, u64)>,
     may_hold_tombstones: bool,
     /// Of the needed columns; absent ones are NULL.
     types: Vec<Option<FileType>>,
@@ -333,24 +337,24 @@ struct FileShape {
 fn file_scans(
     entity: &Entity,
     attributes: &[usize],
-    files: &[&LakeFile],
+    files: &[FilePart<'_>],
     with_path: bool,
     lake_prefix: &str,
 ) -> String {
     let needed: BTreeSet<usize> = attributes.iter().copied().collect();
     let mut groups: BTreeMap<FileShape, Vec<&LakeFile>> = BTreeMap::new();
-    for file in files {
+    for (file, rows) in files.iter().copied() {
         let types = ["row_id", "created_at", "changed_at", "deleted_at"]
             .into_iter()
             .chain(needed.iter().map(|index| entity.attributes[*index].column.as_str()))
             .map(|column| file.column(column).map(|column| column.file_type.clone()))
             .collect();
-        let shape = FileShape { tier: file.tier, may_hold_tombstones: file.may_hold_tombstones, types };
+        let shape = FileShape { tier: file.tier, rows, may_hold_tombstones: file.may_hold_tombstones, types };
         groups.entry(shape).or_default().push(file);
     }
     let scans: Vec<String> = groups
         .into_iter()
-        .map(|(FileShape { tier, may_hold_tombstones, .. }, files)| {
+        .map(|(FileShape { tier, rows, may_hold_tombstones, .. }, files)| {
             let sample = files[0];
             let mut columns = vec!["CAST(row_id AS UUID) AS row_id".to_owned()];
             for attribute in attributes.iter().map(|index| &entity.attributes[*index]) {
@@ -373,10 +377,16 @@ fn file_scans(
             } else {
                 ""
             };
+            let (rows_option, condition) = match rows {
+                Some((from, to)) => {
+                    (", file_row_number = true", format!(" WHERE file_row_number >= {from} AND file_row_number < {to}"))
+                }
+                None => ("", String::new()),
+            };
             let paths: Vec<String> =
                 files.iter().map(|file| duckdb_text(&format!("{lake_prefix}/{}", file.path))).collect();
             format!(
-                "SELECT {} FROM read_parquet([{}], hive_partitioning = false{path_option})",
+                "SELECT {} FROM read_parquet([{}], hive_partitioning = false{path_option}{rows_option}){condition}",
                 columns.join(", "),
                 paths.join(", ")
             )
@@ -390,7 +400,8 @@ fn file_scans(
 /// passed [`crate::planner::check_file`].
 pub fn merge_statement(entity: &Entity, files: &[&LakeFile], lake_prefix: &str) -> String {
     let attributes: Vec<usize> = (0..entity.attributes.len()).collect();
-    let scan = file_scans(entity, &attributes, files, true, lake_prefix);
+    let whole: Vec<FilePart<'_>> = files.iter().map(|file| (*file, None)).collect();
+    let scan = file_scans(entity, &attributes, &whole, true, lake_prefix);
     let mut columns = vec!["CAST(f.row_id AS VARCHAR) AS row_id".to_owned()];
     columns.extend(entity.attributes.iter().map(merged_column));
     columns.extend(["created_at", "changed_at", "deleted_at"].map(str::to_owned));

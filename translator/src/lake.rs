@@ -1,5 +1,7 @@
 //! What the planner knows of the files of the lake.
 
+use std::sync::Arc;
+
 use crate::options::Tier;
 use crate::value::Value;
 
@@ -24,8 +26,18 @@ pub struct LakeFile {
     pub unique_rows: bool,
     /// Whether the file may hold tombstones: it has a `deleted_at` column that isn't known to be all NULL.
     pub may_hold_tombstones: bool,
+    /// Row groups in file order; none when the footer wasn't read, as of files of the manifest.
+    pub row_groups: Arc<[RowGroup]>,
     /// Top-level columns in file order.
     pub columns: Vec<FileColumn>,
+}
+
+/// A row group of a Parquet file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowGroup {
+    pub rows: u64,
+    /// Smallest and greatest `row_id`, when the statistic is there.
+    pub row_id_range: Option<(u128, u128)>,
 }
 
 /// A top-level column of a Parquet file.

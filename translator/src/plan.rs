@@ -101,6 +101,14 @@ pub struct ScannedFile {
     pub anti_join: bool,
     /// Whether each of its rows is in it once and in no other file that is read with it.
     pub once: bool,
+    /// The row numbers that can matter, from the first to before the second; `None`: all of the file.
+    pub rows: Option<(u64, u64)>,
+}
+
+impl ScannedFile {
+    fn row_count(&self) -> u64 {
+        self.rows.map_or(self.file.row_count, |(from, to)| to - from)
+    }
 }
 
 /// What is missing from an answer.
@@ -181,7 +189,10 @@ impl ReferencePlan {
 
     /// All files that are read, delta before base.
     pub fn files(&self) -> impl Iterator<Item = &LakeFile> {
-        [&self.warm, &self.cold].into_iter().flatten().flat_map(LakeSource::lake_files)
+        [&self.warm, &self.cold]
+            .into_iter()
+            .flatten()
+            .flat_map(|source| source.files.iter().map(|scanned| &scanned.file))
     }
 }
 
@@ -200,11 +211,7 @@ impl HotSource {
 
 impl LakeSource {
     pub fn row_estimate(&self) -> u64 {
-        self.lake_files().map(|file| file.row_count).sum()
-    }
-
-    fn lake_files(&self) -> impl Iterator<Item = &LakeFile> {
-        self.files.iter().map(|scanned| &scanned.file)
+        self.files.iter().map(ScannedFile::row_count).sum()
     }
 
     fn to_json(&self) -> Json {
@@ -213,7 +220,7 @@ impl LakeSource {
             "engine": "parquet",
             "files_total": self.files_total,
             "files_scanned": self.files.len(),
-            "bytes": self.lake_files().map(|file| file.bytes).sum::<u64>(),
+            "bytes": self.files.iter().map(|scanned| scanned.file.bytes).sum::<u64>(),
             "row_estimate": self.row_estimate(),
             "pushed": self.pushed,
             "residual": self.residual,

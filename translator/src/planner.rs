@@ -262,6 +262,7 @@ fn lake_source(
         file: file.clone(),
         anti_join: row_ids.may_be_superseded(file),
         once,
+        rows: row_ids.rows_that_may_answer(file),
     });
     let files = files.collect();
     let mut pushed = Vec::new();

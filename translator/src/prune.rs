@@ -218,6 +218,7 @@ mod tests {
             changed_at_range: None,
             unique_rows: true,
             may_hold_tombstones: false,
+            row_groups: std::sync::Arc::default(),
             columns: vec![FileColumn {
                 name: "d".to_owned(),
                 file_type: FileType::Double,

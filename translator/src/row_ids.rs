@@ -55,13 +55,38 @@ impl<'a> RowIds<'a> {
 
     /// Whether the file may hold a version that the query wants; false is certain.
     pub(crate) fn may_answer(&self, file: &LakeFile) -> bool {
-        let Some(wanted) = &self.wanted else { return true };
-        let wanted = if file.tier == Tier::Cold { &wanted.of_base } else { &wanted.of_delta };
-        match (self.ids(file), file.row_id_range) {
-            (Some(ids), _) => wanted.iter().any(|id| ids.contains(*id)),
-            (None, Some((low, high))) => wanted.range(low..=high).next().is_some(),
-            (None, None) => !wanted.is_empty(),
+        let Some(wanted) = self.wanted_of(file) else { return true };
+        match self.ids(file) {
+            Some(ids) => wanted.iter().any(|id| ids.contains(*id)),
+            None if file.row_groups.is_empty() => any_within(wanted, file.row_id_range),
+            None => file.row_groups.iter().any(|group| any_within(wanted, group.row_id_range)),
         }
+    }
+
+    /// The row numbers of a file that may answer, from the first to before the second, over the row groups that may hold
+    /// what the query wants; `None`: all of them. DuckDB 1.5 skips row groups by row numbers, and none by a UUID.
+    pub(crate) fn rows_that_may_answer(&self, file: &LakeFile) -> Option<(u64, u64)> {
+        let wanted = self.wanted_of(file)?;
+        // DuckDB's column of row numbers has this name.
+        if file.column("file_row_number").is_some() {
+            return None;
+        }
+        let mut rows: Option<(u64, u64)> = None;
+        let mut end = 0;
+        for group in file.row_groups.iter() {
+            let start = end;
+            end += group.rows;
+            if any_within(wanted, group.row_id_range) {
+                rows = Some((rows.map_or(start, |(from, _)| from), end));
+            }
+        }
+        rows.filter(|rows| *rows != (0, end))
+    }
+
+    /// The ids that the query wants and that this file may answer for.
+    fn wanted_of(&self, file: &LakeFile) -> Option<&BTreeSet<u128>> {
+        let wanted = self.wanted.as_ref()?;
+        Some(if file.tier == Tier::Cold { &wanted.of_base } else { &wanted.of_delta })
     }
 
     /// Whether a row of the file may be superseded; false is certain.
@@ -105,6 +130,14 @@ impl<'a> RowIds<'a> {
 
     fn ids(&self, file: &LakeFile) -> Option<&'a IdSet> {
         self.delta_ids.get(&file.path).map(Arc::as_ref)
+    }
+}
+
+/// Whether one of these ids may be within the range. Bounds that are mixed up tell nothing.
+fn any_within(ids: &BTreeSet<u128>, range: Option<(u128, u128)>) -> bool {
+    match range {
+        Some((low, high)) if low <= high => ids.range(low..=high).next().is_some(),
+        _ => !ids.is_empty(),
     }
 }
 
@@ -153,6 +186,7 @@ mod tests {
             changed_at_range: None,
             unique_rows: false,
             may_hold_tombstones: false,
+            row_groups: Arc::default(),
             columns: Vec::new(),
         }
     }

@@ -7,7 +7,7 @@ use parquet::basic::{ColumnOrder, ConvertedType, LogicalType, SortOrder, TimeUni
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::{ColumnDescriptor, Type};
-use translator::lake::{FileColumn, FileType, LakeFile};
+use translator::lake::{FileColumn, FileType, LakeFile, RowGroup};
 use translator::options::Tier;
 use translator::value::Value;
 
@@ -21,6 +21,7 @@ pub(super) fn read_facts(metadata: &ParquetMetaData, path: &str, tier: Tier, byt
     let row_count = u64::try_from(file.num_rows()).unwrap_or(0);
     let mut columns = Vec::new();
     let mut row_id_range = None;
+    let mut row_groups = Vec::new();
     for (place, field) in schema.root_schema().get_fields().iter().enumerate() {
         let file_type = file_type(field);
         // Only a top-level primitive has statistics that speak of the column itself.
@@ -31,7 +32,16 @@ pub(super) fn read_facts(metadata: &ParquetMetaData, path: &str, tier: Tier, byt
             Some(leaf) => {
                 let order = file.column_order(leaf);
                 if field.name().eq_ignore_ascii_case("row_id") {
-                    row_id_range = read_row_id_range(metadata.row_groups(), leaf, &file_type, order);
+                    let range = |groups: &[RowGroupMetaData]| read_row_id_range(groups, leaf, &file_type, order);
+                    row_id_range = range(metadata.row_groups());
+                    row_groups = metadata
+                        .row_groups()
+                        .iter()
+                        .map(|group| RowGroup {
+                            rows: u64::try_from(group.num_rows()).unwrap_or(0),
+                            row_id_range: range(std::slice::from_ref(group)),
+                        })
+                        .collect();
                 }
                 let range = read_range(metadata.row_groups(), leaf, &file_type, order);
                 (range, read_null_count(metadata.row_groups(), leaf, &schema.column(leaf)))
@@ -64,6 +74,7 @@ pub(super) fn read_facts(metadata: &ParquetMetaData, path: &str, tier: Tier, byt
         changed_at_range,
         unique_rows,
         may_hold_tombstones,
+        row_groups: row_groups.into(),
         columns,
     }
 }

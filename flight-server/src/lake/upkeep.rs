@@ -102,6 +102,7 @@ mod tests {
             changed_at_range: Some(changed),
             unique_rows: true,
             may_hold_tombstones: false,
+            row_groups: std::sync::Arc::default(),
             columns: Vec::new(),
         }
     }

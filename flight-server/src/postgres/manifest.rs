@@ -64,6 +64,7 @@ pub(super) fn read_row(row: &Row) -> Result<LakeFile, PostgresError> {
         changed_at_range: changed_at.0.zip(changed_at.1),
         unique_rows: unique_rows.unwrap_or(false),
         may_hold_tombstones: tombstones.is_some_and(|column| column.null_count != Some(row_count)),
+        row_groups: std::sync::Arc::default(),
         columns,
         path,
     })

@@ -49,8 +49,9 @@ pub(super) struct ScanFigures {
     pub(super) shared: bool,
 }
 
-/// Columns that a scan may read of any file; the last one is the file's path, by which the window strategy breaks ties.
-const COMMON: [&str; 5] = ["row_id", "created_at", "changed_at", "deleted_at", "_tc_path"];
+/// Columns that a scan may read of any file; the last ones are the file's path, by which the window strategy breaks ties,
+/// and the row's number, by which row groups are left out.
+const COMMON: [&str; 6] = ["row_id", "created_at", "changed_at", "deleted_at", "_tc_path", "file_row_number"];
 
 /// Figures of each source, in their order; `None` where no scan ran or DuckDB didn't measure. When scans can't be told
 /// apart the first of their sources has the figures of all, and the others `None`.

@@ -98,6 +98,7 @@ mod tests {
             changed_at_range: None,
             unique_rows: false,
             may_hold_tombstones: true,
+            row_groups: Arc::default(),
             columns: Vec::new(),
         };
         let checked = UniqueFiles::default();

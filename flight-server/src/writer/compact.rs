@@ -256,6 +256,7 @@ mod tests {
             changed_at_range: None,
             unique_rows: true,
             may_hold_tombstones: false,
+            row_groups: std::sync::Arc::default(),
             columns: Vec::new(),
         }
     }

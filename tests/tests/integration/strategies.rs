@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::Value as Json;
-use thermocline_tests::lake::LakeFile;
+use thermocline_tests::lake::{LakeFile, UuidForm};
 use thermocline_tests::model::{Value, Version};
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View};
 use thermocline_tests::scenario::{LakeKind, Scenario, live, row_id, tombstone};
@@ -253,5 +253,46 @@ async fn prefer_hot_leaves_the_lake_out_only_when_hot_rows_fill_the_limit() -> R
     assert_eq!((less.final_plan["route"].as_str(), less.row_count()), (Some("hot"), 40));
     assert!(less.warnings().iter().any(|warning| warning.contains("allow_s3_fallback")), "{:?}", less.warnings());
     assert_eq!(only_hot.query("SELECT count(*) AS c FROM things").await?.text(), "40");
+    Ok(())
+}
+
+/// A lookup reads the row groups that may hold its rows, in every form that files keep ids in, and finds each of them.
+#[tokio::test]
+async fn lookups_read_the_row_groups_that_may_hold_the_rows() -> Result<()> {
+    for form in [UuidForm::Uuid, UuidForm::Bytes, UuidForm::Text] {
+        let entity = things();
+        let mut base = LakeFile::base(&entity, "a.parquet", versions(0..100, 10, "base"));
+        let mut delta = LakeFile::delta(&entity, "b.parquet", versions(30..60, 20, "delta"));
+        (base.rows_per_group, delta.rows_per_group) = (7, 4);
+        (base.row_id, delta.row_id) = (form, form);
+        let mut stored = Stored::new(&entity);
+        stored.files = vec![base, delta];
+        let scenario = Scenario::start(vec![stored], LakeKind::Local).await?;
+        wait_for_merge(&scenario, |merge| merge["strategy"] == "layered").await?;
+        for number in 0..101 {
+            let answer = scenario
+                .client
+                .query(&format!("SELECT name, n FROM things WHERE row_id = '{}'", row_id(number)))
+                .await?;
+            let wanted = match number {
+                30..60 => format!("delta|{}", number % 10),
+                0..100 => format!("base|{}", number % 10),
+                _ => String::new(),
+            };
+            assert_eq!(answer.text(), wanted, "{form:?}, row {number}: {:#}", answer.plan);
+        }
+        let read = |plan: &Json, tier: &str| source(plan, tier)["row_estimate"].as_u64();
+        let ids = [row_id(8), row_id(27)];
+        let answer = scenario
+            .client
+            .query(&format!("SELECT name FROM things WHERE row_id IN ('{}', '{}')", ids[0], ids[1]))
+            .await?;
+        assert_eq!(answer.text(), "base\nbase");
+        // The second to the fourth row group; bounds of text are cut, and then say less.
+        let rows = if form == UuidForm::Text { 28 } else { 21 };
+        assert_eq!(read(&answer.final_plan, "cold"), Some(rows), "{form:?}: {:#}", answer.final_plan);
+        let returned = answer.final_plan["execution"]["sources"][1]["rows_returned"].as_u64();
+        assert!(returned.is_some_and(|returned| (2..=rows).contains(&returned)), "{form:?}: {:#}", answer.final_plan);
+    }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use translator::catalog::{Catalog, Column};
 use translator::emit::{EmitContext, emit, emit_for_binding};
-use translator::lake::{FileColumn, FileType, LakeFile};
+use translator::lake::{FileColumn, FileType, LakeFile, RowGroup};
 use translator::options::{QueryOptions, Tier};
 use translator::planner::{Facts, plan};
 use translator::postgres::{Pushdown, PushedPredicate, TableNames, hot_statement};
@@ -168,7 +168,8 @@ fn header(text: &str) -> Result<Header> {
     Ok(Header { catalog: catalog.context("no catalog")?, show: show.context("no show")?, facts })
 }
 
-/// `PATH ROWS WORD…`: `ids=LOW..HIGH`, `changed=LOW..HIGH`, `unique`, `tombstones`, `COLUMN:TYPE=LOW..HIGH`.
+/// `PATH ROWS WORD…`: `ids=LOW..HIGH`, `changed=LOW..HIGH`, `unique`, `tombstones`, `COLUMN:TYPE=LOW..HIGH`,
+/// `group:ROWS=LOW..HIGH` for each row group with its ids.
 fn lake_file(text: &str) -> Result<(i16, LakeFile)> {
     let mut words = text.split_whitespace();
     let path = words.next().context("a path")?;
@@ -186,6 +187,7 @@ fn lake_file(text: &str) -> Result<(i16, LakeFile)> {
         changed_at_range: None,
         unique_rows: false,
         may_hold_tombstones: false,
+        row_groups: std::sync::Arc::default(),
         columns: vec![
             system("row_id", FileType::Uuid),
             system("created_at", FileType::Int(64)),
@@ -202,6 +204,11 @@ fn lake_file(text: &str) -> Result<(i16, LakeFile)> {
             "tombstones" => {
                 file.may_hold_tombstones = true;
                 file.columns.push(system("deleted_at", FileType::Int(64)));
+            }
+            group if group.starts_with("group:") => {
+                let row_id_range = Some((low.parse()?, high.parse()?));
+                let group = RowGroup { rows: group["group:".len()..].parse()?, row_id_range };
+                file.row_groups = file.row_groups.iter().copied().chain([group]).collect();
             }
             column => {
                 let (name, kind) = column.split_once(':').context("COLUMN:TYPE")?;
