@@ -1,9 +1,10 @@
 //! Second attempts: what a query does about a failure as long as no batch was sent (design section 8).
 //!
 //! Without leave it tries once more where that is safe: from a fresh file set, in a new snapshot, with new credentials.
-//! With leave it leaves out what failed, and says so. Each way is taken once, so that attempts end; and what asks the
-//! failing source again waits a moment and needs a token of the [`RetryBudget`], so that many queries that meet one dead
-//! source don't ask it twice as often.
+//! With leave it leaves out what failed, and says so. Each way is taken once, so that attempts end, but for a fresh file
+//! set, which is taken [`MAX_FRESH_FILES`] times: under steady compaction the next set may lose a file as well. What asks
+//! the failing source again waits a moment and needs a token of the [`RetryBudget`], so that many queries that meet one
+//! dead source don't ask it much more often.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::config::LakeCatalog;
 
 /// Damaged files that one query works around; more mean that the lake itself is broken.
 const MAX_EXCLUDED_FILES: usize = 8;
+/// Fresh file sets that one query plans from after its first one; a file that is listed and gone ends it then.
+const MAX_FRESH_FILES: usize = 3;
 /// How long a query waits before it asks a source again, give or take half.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Second attempts that may come at once.
@@ -54,7 +57,7 @@ impl RetryBudget {
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     overrides: Overrides,
-    tried_fresh_files: bool,
+    fresh_files: usize,
     tried_new_snapshot: bool,
     tried_new_credentials: bool,
     only_hot: bool,
@@ -100,9 +103,9 @@ impl Attempts {
             && sources.lake_catalog == LakeCatalog::Listing
             && leaves_one;
         match error.recovery().cloned() {
-            Some(Recovery::FreshFiles) if !self.tried_fresh_files && budget.take() => {
+            Some(Recovery::FreshFiles) if self.fresh_files < MAX_FRESH_FILES && budget.take() => {
                 tracing::info!(%error, "a file has vanished: planning again");
-                self.tried_fresh_files = true;
+                self.fresh_files += 1;
                 sources.forget_listings();
                 back_off().await;
             }
