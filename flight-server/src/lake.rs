@@ -1,13 +1,14 @@
 //! The warm and cold tiers: Parquet files on a local disk or in S3, their listing and their footers.
 //!
-//! [`Lake::list`] gives the set of files of an entity, [`Lake::files`] what the planner knows of each of them. DuckDB
-//! reads the data itself; it gets explicit paths ([`Lake::duckdb_url`]) and S3 credentials ([`Lake::s3_credentials`])
+//! [`Lake::list`] gives the files of an entity, [`Lake::list_in_force`] those of them that a query reads, [`Lake::files`]
+//! what the planner knows of each. DuckDB reads the data itself; it gets explicit paths ([`Lake::duckdb_url`]) and S3 credentials ([`Lake::s3_credentials`])
 //! from here. Knows neither Flight nor tonic nor DuckDB.
 
 mod cache;
 mod counted;
 mod error;
 mod footer;
+mod in_force;
 mod probe;
 pub(crate) mod retired;
 mod store;
@@ -33,6 +34,7 @@ use crate::config::{LakeConfig, LakeUrl};
 use crate::s3_requests::S3RequestCount;
 pub(crate) use cache::FooterLookups;
 use cache::{FileIdentity, FooterCache};
+use in_force::KnownNotes;
 use store::Store;
 
 /// Footers are mostly smaller than this; what is larger takes a second request.
@@ -42,7 +44,7 @@ const CONCURRENT_FOOTERS: usize = 32;
 /// Footers that are remembered.
 const CACHED_FOOTERS: usize = 65_536;
 
-/// A lake. Cheap to clone; clones share their cache of footers.
+/// A lake. Cheap to clone; clones share what they remember of footers and retire notes.
 #[derive(Debug, Clone)]
 pub struct Lake {
     url: LakeUrl,
@@ -50,6 +52,7 @@ pub struct Lake {
     base: String,
     delta: String,
     footers: Arc<FooterCache>,
+    notes: Arc<KnownNotes>,
     /// A file that could be read, with its size: the next probe tries it first.
     probed: Arc<Mutex<Option<(String, u64)>>>,
 }
@@ -107,6 +110,7 @@ impl Lake {
             base: config.base.clone(),
             delta: config.delta.clone(),
             footers: Arc::new(FooterCache::new(CACHED_FOOTERS)),
+            notes: Arc::default(),
             probed: Arc::default(),
         })
     }
@@ -116,22 +120,34 @@ impl Lake {
     /// # Errors
     /// Unavailable, Misconfigured.
     pub async fn list(&self, entity: &Entity) -> Result<Listing, LakeError> {
+        self.data_files(entity, &self.list_prefixes(entity).await?)
+    }
+
+    /// Everything under the prefixes of an entity, each object once.
+    async fn list_prefixes(&self, entity: &Entity) -> Result<Vec<ObjectMeta>, LakeError> {
         self.check_root().await?;
         let base = self.prefix(entity, Tier::Cold);
         let delta = self.prefix(entity, Tier::Warm);
-        let objects = match (base.holds(&delta), delta.holds(&base)) {
-            // One prefix inside the other: one listing finds both, and the inner prefix names its own files.
-            (true, _) => self.list_prefix(&base).await?,
-            (false, true) => self.list_prefix(&delta).await?,
+        match (base.holds(&delta), delta.holds(&base)) {
+            // One prefix inside the other: one listing finds both.
+            (true, _) => self.list_prefix(&base).await,
+            (false, true) => self.list_prefix(&delta).await,
             (false, false) => {
                 let (mut objects, more) = futures::try_join!(self.list_prefix(&base), self.list_prefix(&delta))?;
                 objects.extend(more);
-                objects
+                Ok(objects)
             }
-        };
+        }
+    }
+
+    /// The data files among the objects of an entity.
+    fn data_files(&self, entity: &Entity, objects: &[ObjectMeta]) -> Result<Listing, LakeError> {
+        let base = self.prefix(entity, Tier::Cold);
+        let delta = self.prefix(entity, Tier::Warm);
         let mut files = Vec::with_capacity(objects.len());
         for object in objects {
-            let Some(relative) = self.listed_path(&object) else { continue };
+            let Some(relative) = self.listed_path(object) else { continue };
+            // Of one prefix inside the other, the inner one names its own files.
             let prefixes = [&base, &delta].into_iter();
             let innermost =
                 prefixes.filter(|prefix| prefix.holds_file(&relative)).max_by_key(|prefix| prefix.path.len());
@@ -152,7 +168,7 @@ impl Lake {
                 path: relative,
                 tier: prefix.tier,
                 bytes: object.size,
-                etag: object.e_tag,
+                etag: object.e_tag.clone(),
                 modified_at: object.last_modified.timestamp_millis(),
             });
         }

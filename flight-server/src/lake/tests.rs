@@ -15,12 +15,12 @@ use translator::value::Value;
 
 use super::*;
 
-fn entity() -> Arc<Entity> {
+pub(super) fn entity() -> Arc<Entity> {
     let text = "[[entity]]\nname = \"flights\"\nschema_id = 7\n";
     Arc::clone(Catalog::parse(text).unwrap().entity("flights").unwrap())
 }
 
-fn lake(root: &FilePath, templates: &str) -> Lake {
+pub(super) fn lake(root: &FilePath, templates: &str) -> Lake {
     let text = format!(
         "[postgres]\nurl = \"postgresql://h/d\"\n[lake]\nurl = \"{}\"\n{templates}",
         url::Url::from_directory_path(root).unwrap()
@@ -29,7 +29,7 @@ fn lake(root: &FilePath, templates: &str) -> Lake {
     Lake::open(&config.lake).unwrap()
 }
 
-fn put(root: &FilePath, path: &str, content: &[u8]) {
+pub(super) fn put(root: &FilePath, path: &str, content: &[u8]) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, content).unwrap();

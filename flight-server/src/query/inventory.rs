@@ -10,7 +10,7 @@ use translator::options::Tier;
 use super::error::QueryError;
 use super::sources::{Sources, lake_error, postgres_error};
 use crate::config::LakeCatalog;
-use crate::lake::{Superseded, compaction_due, retired};
+use crate::lake::{Superseded, compaction_due};
 use crate::telemetry::{ObservedEntity, ObservedTier};
 
 /// The dirty set of one entity.
@@ -34,7 +34,7 @@ impl Sources {
     pub(super) async fn files_of(&self, entity: &Entity) -> Result<Vec<LakeFile>, QueryError> {
         let mut files = match self.lake_catalog {
             LakeCatalog::Listing => {
-                let listing = self.lake.list(entity).await.map_err(lake_error)?;
+                let listing = self.lake.list_in_force(entity).await.map_err(lake_error)?;
                 self.lake.files(&listing).await.map_err(lake_error)?
             }
             LakeCatalog::Manifest => {
@@ -46,23 +46,6 @@ impl Sources {
         };
         self.unique_files.mark(&mut files);
         Ok(files)
-    }
-
-    /// Why a compaction of an entity is due; `files` are those in force.
-    pub(super) async fn compaction_due(
-        &self,
-        entity: &Entity,
-        files: &[LakeFile],
-    ) -> Result<Option<String>, QueryError> {
-        let due = compaction_due(files);
-        if due.is_none() || self.lake_catalog == LakeCatalog::Manifest {
-            return Ok(due);
-        }
-        // What a compaction has replaced is still listed until gc deletes it.
-        let notes = retired::read_notes(&self.lake, entity).await.map_err(QueryError::internal)?;
-        let is_retired = |file: &LakeFile| notes.iter().any(|note| note.paths.contains(&file.path));
-        let rest: Vec<LakeFile> = files.iter().filter(|file| !is_retired(file)).cloned().collect();
-        Ok(compaction_due(&rest))
     }
 
     /// Size and age of an entity's dirty set.
@@ -149,6 +132,6 @@ async fn look(sources: &Sources, entity: &Entity) -> Result<ObservedEntity, Quer
         dirty_rows: hot.rows,
         hot_lag_seconds: u64::try_from(lag / 1000).unwrap_or(0),
         lake: [of_lake(Tier::Warm), of_lake(Tier::Cold)],
-        is_compaction_due: sources.compaction_due(entity, &files).await?.is_some(),
+        is_compaction_due: compaction_due(&files).is_some(),
     })
 }

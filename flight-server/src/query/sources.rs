@@ -47,7 +47,7 @@ pub(super) struct Sources {
     pub(super) lake: Lake,
     pub(super) lake_catalog: LakeCatalog,
     pub(super) tables: TableNames,
-    /// The last listing of each entity, by `schema_id`.
+    /// The last listing of each entity's files in force, by `schema_id`.
     known: Mutex<HashMap<i16, Listing>>,
     delta_ids: DeltaIds,
     pub(super) unique_files: UniqueFiles,
@@ -402,7 +402,8 @@ impl Sources {
                 return self.lake_is_down(error, options, facts).map(|()| None);
             }
         };
-        let lists = entities.iter().map(|entity| async { Ok((entity.schema_id, self.lake.list(entity).await?)) });
+        let lists =
+            entities.iter().map(|entity| async { Ok((entity.schema_id, self.lake.list_in_force(entity).await?)) });
         match futures::future::try_join_all(lists).await {
             Ok(listings) => {
                 attempt.succeeded();

@@ -16,7 +16,7 @@ use super::run::execution_error;
 use super::sources::Sources;
 use crate::engine::ShapeDatabase;
 use crate::health::{HealthMonitor, HealthReport};
-use crate::lake::Superseded;
+use crate::lake::{Superseded, compaction_due};
 use crate::telemetry::{QueryEntry, Telemetry};
 
 /// Name and columns (DuckDB types) of each table of the `system` schema.
@@ -200,7 +200,7 @@ async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
         });
         let files = from.sources.files_of(entity).await?;
         let superseded = Superseded::of(&files);
-        let due = from.sources.compaction_due(entity, &files).await?;
+        let due = compaction_due(&files);
         for tier in [Tier::Warm, Tier::Cold] {
             let of_tier = || files.iter().filter(|file| file.tier == tier);
             let newest = of_tier().filter_map(|file| Some(file.changed_at_range?.1)).max();

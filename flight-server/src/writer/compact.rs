@@ -74,7 +74,7 @@ pub(super) async fn compact_entity(
     let tombstones = match (writer.has_manifest(), set.any_retired) {
         (true, _) => Tombstones::Drop,
         (false, false) => Tombstones::DropLone,
-        // Files that are deleted soon may hold older versions, and are still read.
+        // Files that are deleted soon may hold older versions, and whoever doesn't know of retire notes still reads them.
         (false, true) => Tombstones::Keep,
     };
     let (full, limits, entity_copy) = (options.full, options.limits, entity.clone());
@@ -120,7 +120,8 @@ pub(super) async fn compact_entity(
     } else {
         failpoint("compact.swapping").await;
         session.still_locked().await?;
-        retired::write_note(&writer.lake, entity, now_ms(), &old).await?;
+        let new: Vec<&str> = files.iter().map(|file| file.facts.path.as_str()).collect();
+        retired::write_note(&writer.lake, entity, now_ms(), &old, &new).await?;
     }
     failpoint("compact.swapped").await;
     Ok(CompactOutcome::Compacted {

@@ -7,6 +7,7 @@ mod manifest;
 mod memory;
 mod race;
 mod readers;
+mod retired;
 mod upkeep;
 
 use std::path::PathBuf;

@@ -18,7 +18,11 @@ use crate::{thing, things};
 /// Kills a writer while it waits at a failpoint.
 async fn die(scenario: &Scenario, args: &[&str], failpoint: &str) -> Result<()> {
     Halted::at(scenario, args, failpoint).await?.kill().await?;
-    // PostgreSQL lets go of its locks once it notices.
+    wait_for_locks(scenario).await
+}
+
+/// Waits until PostgreSQL lets go of the locks of the dead: once it notices.
+pub(super) async fn wait_for_locks(scenario: &Scenario) -> Result<()> {
     let client = scenario.database.connect().await?;
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' \
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
