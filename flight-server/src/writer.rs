@@ -128,14 +128,16 @@ impl Writer {
             if files.is_empty() {
                 self.refuse_unimported(entity).await?;
             }
-            return Ok(FileSet { files, any_retired: false });
+            return Ok(FileSet { files, is_all: true });
         }
         let retired = retired::read_notes(&self.lake, entity).await?;
-        let mut listing = self.lake.list(entity).await?;
-        let listed = listing.files.len();
+        let before = self.lake.list(entity).await?;
+        let listed = self.lake.list(entity).await?;
+        let mut listing = listed.clone();
         listing.files.retain(|file| !retired.iter().any(|note| note.paths.contains(&file.path)));
-        let any_retired = listing.files.len() < listed;
-        Ok(FileSet { files: self.lake.files(&listing).await?, any_retired })
+        // One listing alone may show what a flush has just published and miss what an earlier one published before it.
+        let is_all = listing == listed && before == listed;
+        Ok(FileSet { files: self.lake.files(&listing).await?, is_all })
     }
 
     /// Files that are there while the manifest of the entity is empty would vanish from every answer without a word.
@@ -172,8 +174,9 @@ impl Writer {
 #[derive(Debug)]
 struct FileSet {
     files: Vec<LakeFile>,
-    /// Whether files that compactions have retired are still listed: queries may still read them.
-    any_retired: bool,
+    /// Whether no other file can hold an older version of their rows: none that compactions have retired is listed any
+    /// more, and none was published while the set was listed.
+    is_all: bool,
 }
 
 impl FileSet {

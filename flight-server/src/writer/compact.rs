@@ -71,11 +71,11 @@ pub(super) async fn compact_entity(
     let spill = SpillDirectory::create(&writer.temp_directory())?;
     let engine = writer.engine(spill.path()).await?;
     let root = writer.lake.duckdb_root();
-    let tombstones = match (writer.has_manifest(), set.any_retired) {
+    let tombstones = match (writer.has_manifest(), set.is_all) {
         (true, _) => Tombstones::Drop,
-        (false, false) => Tombstones::DropLone,
+        (false, true) => Tombstones::DropLone,
         // Files that are deleted soon may hold older versions, and whoever doesn't know of retire notes still reads them.
-        (false, true) => Tombstones::Keep,
+        (false, false) => Tombstones::Keep,
     };
     let (full, limits, entity_copy) = (options.full, options.limits, entity.clone());
     let (plan, engine, set) = tokio::task::spawn_blocking(move || -> Result<_, DuckError> {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn check(files: Vec<LakeFile>, delta_ids: &[u128], expected: &[&str]) {
-        let set = FileSet { files, any_retired: false };
+        let set = FileSet { files, is_all: true };
         let plan = plan(&set, false, LIMITS, |_, on_id| {
             delta_ids.iter().for_each(|id| on_id(*id));
             Ok(())
