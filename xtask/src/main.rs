@@ -99,7 +99,18 @@ fn bench(checkout: &Checkout, args: Vec<String>) -> Result<()> {
     artifact::QUACK.ensure(checkout)?;
     println!("\n== Building server and benchmarks (the first time compiles every dependency: some minutes)");
     let mut build = checkout.cargo();
-    build.args(["build", "--release", "--package", "flight-server", "--bin", "thermocline", "--package", "benchmarks"]);
+    build.args([
+        "build",
+        "--release",
+        "--package",
+        "flight-server",
+        "--bin",
+        "thermocline",
+        "--package",
+        "benchmarks",
+        "--bin",
+        "benchmarks",
+    ]);
     process::run(&mut build)?;
     let built = checkout.target_dir().join("release");
     let mut bench = std::process::Command::new(built.join("benchmarks"));
