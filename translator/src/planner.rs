@@ -227,6 +227,9 @@ fn hot_source(
     }
 }
 
+/// Files of which only some rows are read: each takes a scan of its own, and binding many costs more than they save.
+const MAX_PARTS: usize = 16;
+
 fn lake_source(
     reference: &Reference,
     files: &[&LakeFile],
@@ -262,9 +265,12 @@ fn lake_source(
         file: file.clone(),
         anti_join: row_ids.may_be_superseded(file),
         once,
-        rows: row_ids.rows_that_may_answer(file),
+        rows: row_ids.rows_that_may_answer(file, predicates),
     });
-    let files = files.collect();
+    let mut files: Vec<ScannedFile> = files.collect();
+    if files.iter().filter(|scanned| scanned.rows.is_some()).count() > MAX_PARTS {
+        files.iter_mut().for_each(|scanned| scanned.rows = None);
+    }
     let mut pushed = Vec::new();
     let mut residual = reference.kept_back.clone();
     for conjunct in &reference.conjuncts {

@@ -13,16 +13,28 @@ use crate::value::Value;
 /// `only_row_id`: look at `row_id` alone. All versions of a row share it, so that pruning by it never hides the newest
 /// version of a row behind an older one; pruning by any other column may (design section 3.5).
 pub(crate) fn may_hold(file: &LakeFile, entity: &Entity, predicate: &Predicate, only_row_id: bool) -> bool {
+    may_hold_within(predicate, &|column| bounds(file, entity, column, only_row_id))
+}
+
+/// Whether a version with a `row_id` within these bounds may satisfy `predicate`; the same certainty.
+pub(crate) fn may_hold_ids((low, high): (u128, u128), predicate: &Predicate) -> bool {
+    // Bounds that are mixed up tell nothing.
+    low > high
+        || may_hold_within(predicate, &|column| {
+            (column == Column::RowId).then_some((Value::Uuid(low), Value::Uuid(high)))
+        })
+}
+
+fn may_hold_within(predicate: &Predicate, bounds: &dyn Fn(Column) -> Option<(Value, Value)>) -> bool {
     match predicate {
-        Predicate::And(parts) => parts.iter().all(|part| may_hold(file, entity, part, only_row_id)),
-        Predicate::Or(parts) => parts.iter().any(|part| may_hold(file, entity, part, only_row_id)),
-        Predicate::Compare { column, op, value } => {
-            bounds(file, entity, *column, only_row_id).is_none_or(|bounds| overlaps(&bounds, *op, value))
+        Predicate::And(parts) => parts.iter().all(|part| may_hold_within(part, bounds)),
+        Predicate::Or(parts) => parts.iter().any(|part| may_hold_within(part, bounds)),
+        Predicate::Compare { column, op, value } => bounds(*column).is_none_or(|bounds| overlaps(&bounds, *op, value)),
+        Predicate::In { column, values } => {
+            bounds(*column).is_none_or(|bounds| values.iter().any(|value| overlaps(&bounds, CompareOp::Equal, value)))
         }
-        Predicate::In { column, values } => bounds(file, entity, *column, only_row_id)
-            .is_none_or(|bounds| values.iter().any(|value| overlaps(&bounds, CompareOp::Equal, value))),
         Predicate::Distinct { column, value, negated: true } => {
-            bounds(file, entity, *column, only_row_id).is_none_or(|bounds| overlaps(&bounds, CompareOp::Equal, value))
+            bounds(*column).is_none_or(|bounds| overlaps(&bounds, CompareOp::Equal, value))
         }
         Predicate::Not(_)
         | Predicate::Distinct { .. }

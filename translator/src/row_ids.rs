@@ -9,6 +9,7 @@ use crate::lake::{IdSet, LakeFile};
 use crate::options::Tier;
 use crate::plan::MergeStrategy;
 use crate::predicate::{CompareOp, Predicate};
+use crate::prune::may_hold_ids;
 use crate::value::Value;
 
 /// More ids than this aren't compared to find out whether delta files share rows.
@@ -65,8 +66,12 @@ impl<'a> RowIds<'a> {
 
     /// The row numbers of a file that may answer, from the first to before the second, over the row groups that may hold
     /// what the query wants; `None`: all of them. DuckDB 1.5 skips row groups by row numbers, and none by a UUID.
-    pub(crate) fn rows_that_may_answer(&self, file: &LakeFile) -> Option<(u64, u64)> {
-        let wanted = self.wanted_of(file)?;
+    pub(crate) fn rows_that_may_answer(&self, file: &LakeFile, predicates: &[&Predicate]) -> Option<(u64, u64)> {
+        let wanted = self.wanted_of(file);
+        let may_answer = |range: Option<(u128, u128)>| {
+            wanted.is_none_or(|wanted| any_within(wanted, range))
+                && range.is_none_or(|range| predicates.iter().all(|predicate| may_hold_ids(range, predicate)))
+        };
         // DuckDB's column of row numbers has this name.
         if file.column("file_row_number").is_some() {
             return None;
@@ -76,7 +81,7 @@ impl<'a> RowIds<'a> {
         for group in file.row_groups.iter() {
             let start = end;
             end += group.rows;
-            if any_within(wanted, group.row_id_range) {
+            if may_answer(group.row_id_range) {
                 rows = Some((rows.map_or(start, |(from, _)| from), end));
             }
         }

@@ -281,6 +281,15 @@ async fn lookups_read_the_row_groups_that_may_hold_the_rows() -> Result<()> {
             };
             assert_eq!(answer.text(), wanted, "{form:?}, row {number}: {:#}", answer.plan);
         }
+        for first in [0, 13, 29, 58, 85] {
+            let sql = format!(
+                "SELECT count(*) AS c, count(DISTINCT row_id) AS d FROM things WHERE row_id BETWEEN '{}' AND '{}'",
+                row_id(first),
+                row_id(first + 20)
+            );
+            let rows = 100.min(first + 21) - first;
+            assert_eq!(scenario.client.query(&sql).await?.text(), format!("{rows}|{rows}"), "{form:?}, from {first}");
+        }
         let read = |plan: &Json, tier: &str| source(plan, tier)["row_estimate"].as_u64();
         let ids = [row_id(8), row_id(27)];
         let answer = scenario
