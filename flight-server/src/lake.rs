@@ -1,8 +1,9 @@
 //! The warm and cold tiers: Parquet files on a local disk or in S3, their listing and their footers.
 //!
-//! [`Lake::list`] gives the files of an entity, [`Lake::list_in_force`] those of them that a query reads, [`Lake::files`]
-//! what the planner knows of each. DuckDB reads the data itself; it gets explicit paths ([`Lake::duckdb_url`]) and S3 credentials ([`Lake::s3_credentials`])
-//! from here. Knows neither Flight nor tonic nor DuckDB.
+//! [`Lake::list`] gives the files of an entity, [`Lake::list_in_force`] those of them that a query reads, and
+//! [`Lake::files`] what the planner knows of each. DuckDB reads the data itself; it gets explicit paths
+//! ([`Lake::duckdb_url`]) and S3 credentials ([`Lake::s3_credentials`]) from here. Knows neither Flight nor tonic nor
+//! DuckDB.
 
 mod cache;
 mod counted;

@@ -1,9 +1,9 @@
 //! Which of the listed files a query reads: all but those that a retire note names as replaced, when that is safe.
 //!
-//! A compaction publishes its new files, and only then its note; `gc` deletes the old files after the grace. Reading old
-//! and new files is always right, for the newest version wins. Leaving the old ones out is right too, as what `gc` makes
-//! of the listing is. It is worth it because then only queries that planned before the note was there know of the old
-//! files, and the grace is longer than a query.
+//! A compaction publishes its new files, and only then its note; `gc` deletes the old files after the grace. Reading
+//! old and new files is always right, for the newest version wins. Leaving the old ones out is right too, as what `gc`
+//! makes of the listing is. It is worth it because then only queries that planned before the note was there know of the
+//! old files, and the grace is longer than a query.
 //!
 //! **The rule.** A note is in force in a listing when
 //!
@@ -13,16 +13,16 @@
 //!
 //! All files that a note in force names as old are left out together. A note that isn't in force changes nothing.
 //!
-//! **Why no row is lost.** The new files hold the newest version of every row of the old ones, but for tombstones that the
-//! compaction dropped. By 3 they are there. They may be old files of a later note: that one is in force only with its own
-//! new files, which hold the same or newer versions, and so on up to files that are read. A listing isn't of one moment:
-//! what it shows partly, because a compaction or `gc` is at work meanwhile, is caught by 3 as well.
+//! **Why no row is lost.** The new files hold the newest version of every row of the old ones, but for tombstones that
+//! the compaction dropped. By 3 they are there. They may be old files of a later note: that one is in force only with
+//! its own new files, which hold the same or newer versions, and so on up to files that are read. A listing isn't of
+//! one moment: what it shows partly, because a compaction or `gc` is at work meanwhile, is caught by 3 as well.
 //!
-//! **Why no deleted row comes back.** A compaction drops a tombstone only when none of its inputs holds an older version
-//! and no file of an earlier note is listed any more: at that time no file holds an older version. But a slow listing might
-//! have passed such a file before `gc` deleted it, and come to the note of the later compaction in the end; the tombstone
-//! would be left out, and its row not. By 2 that can't be: the note was there before the listing began, so every file that
-//! was gone before the note is missing in the listing, for names are never used again.
+//! **Why no deleted row comes back.** A compaction drops a tombstone only when none of its inputs holds an older
+//! version and no file of an earlier note is listed any more: at that time no file holds an older version. But a slow
+//! listing might have passed such a file before `gc` deleted it, and come to the note of the later compaction in the
+//! end; the tombstone would be left out, and its row not. By 2 that can't be: the note was there before the listing
+//! began, so every file that was gone before the note is missing in the listing, for names are never used again.
 //!
 //! A listing that shows new notes is made once more, after they were read. Notes never change, so one is read once, and
 //! while nothing changes a listing costs what it costs without them. Readers that ignore notes see old and new files:
