@@ -220,7 +220,8 @@ async fn any_batch_is_bound_or_refused() -> Result<()> {
         Err(_) => (0..if is_long() { 20_000 } else { 1_000 }).collect::<Vec<u64>>(),
     };
     let scenario = Scenario::start(client_data::stored(), LakeKind::Local).await?;
-    let client = &scenario.client;
+    // A number may be how many rows a statement makes.
+    let client = &scenario.client.with_option("max_rows", "1000");
     let mut statements = Vec::new();
     for sql in include_str!("../../golden/parameters/statements.sql").lines() {
         let prepared = client.prepare(sql).await.with_context(|| sql.to_owned())?;
