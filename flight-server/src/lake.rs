@@ -196,9 +196,11 @@ impl Lake {
             etag: file.etag.clone(),
             modified_at: file.modified_at,
         };
-        if let Some(facts) = self.footers.get(&identity) {
-            return Ok(LakeFile { tier: file.tier, etag: file.version(), ..(*facts).clone() });
-        }
+        let facts = self.footers.get_or_read(identity, self.read_facts(file)).await?;
+        Ok(LakeFile { tier: file.tier, etag: file.version(), ..(*facts).clone() })
+    }
+
+    async fn read_facts(&self, file: &ListedFile) -> Result<LakeFile, LakeError> {
         let lake = self.url.to_string();
         if file.bytes == 0 {
             return Err(LakeError::corrupt(&lake, &file.path, "it is empty"));
@@ -208,9 +210,7 @@ impl Lake {
             .with_footer_size_hint(FOOTER_GUESS.min(usize::try_from(file.bytes).unwrap_or(FOOTER_GUESS)));
         let metadata =
             reader.get_metadata(None).await.map_err(|error| LakeError::of_footer(&lake, &file.path, error))?;
-        let facts = Arc::new(footer::read_facts(&metadata, &file.path, file.tier, file.bytes));
-        self.footers.insert(identity, Arc::clone(&facts));
-        Ok(LakeFile { etag: file.version(), ..(*facts).clone() })
+        Ok(footer::read_facts(&metadata, &file.path, file.tier, file.bytes))
     }
 
     /// Number of footers that are remembered.

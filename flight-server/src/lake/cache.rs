@@ -1,8 +1,9 @@
 //! Facts of footers, kept by the identity of the immutable file they were read from.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::OnceCell;
 use translator::lake::LakeFile;
 
 /// What makes a file the same file.
@@ -38,7 +39,8 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    facts: Arc<LakeFile>,
+    /// Empty while they are read for the first time, and after a failure.
+    facts: Arc<OnceCell<Arc<LakeFile>>>,
     used_at: u64,
 }
 
@@ -47,29 +49,46 @@ impl FooterCache {
         Self { capacity, state: Mutex::default() }
     }
 
-    pub(super) fn get(&self, identity: &FileIdentity) -> Option<Arc<LakeFile>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.clock += 1;
-        let now = state.clock;
-        let Some(entry) = state.entries.get_mut(identity) else {
-            state.lookups.misses += 1;
-            return None;
-        };
-        entry.used_at = now;
-        let facts = Arc::clone(&entry.facts);
-        state.lookups.hits += 1;
-        Some(facts)
+    /// What is remembered, or else what `read` gives. Of those that ask at once for the same file one reads and the
+    /// others wait for it; when it fails or is dropped, the next one reads.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(super) async fn get_or_read<E>(
+        &self,
+        identity: FileIdentity,
+        read: impl Future<Output = Result<LakeFile, E>>,
+    ) -> Result<Arc<LakeFile>, E> {
+        let facts = self.entry(identity);
+        let mut missed = false;
+        let found = facts.get_or_try_init(|| {
+            missed = true;
+            self.state().lookups.misses += 1;
+            async { read.await.map(Arc::new) }
+        });
+        let found = found.await?;
+        if !missed {
+            self.state().lookups.hits += 1;
+        }
+        Ok(Arc::clone(found))
     }
 
     pub(super) fn lookups(&self) -> FooterLookups {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).lookups
+        self.state().lookups
     }
 
-    pub(super) fn insert(&self, identity: FileIdentity, facts: Arc<LakeFile>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Number of files whose facts are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.state().entries.values().filter(|entry| entry.facts.initialized()).count()
+    }
+
+    fn entry(&self, identity: FileIdentity) -> Arc<OnceCell<Arc<LakeFile>>> {
+        let mut state = self.state();
         state.clock += 1;
         let used_at = state.clock;
-        state.entries.insert(identity, Entry { facts, used_at });
+        let entry = state.entries.entry(identity).or_insert_with(|| Entry { facts: Arc::default(), used_at });
+        entry.used_at = used_at;
+        let facts = Arc::clone(&entry.facts);
         if state.entries.len() > self.capacity {
             // A quarter at a time, so that a full cache isn't searched for each new entry.
             let mut ages: Vec<u64> = state.entries.values().map(|entry| entry.used_at).collect();
@@ -78,9 +97,78 @@ impl FooterCache {
             let oldest_kept = *oldest_kept;
             state.entries.retain(|_, entry| entry.used_at >= oldest_kept);
         }
+        facts
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+    use tokio::sync::Notify;
+    use translator::options::Tier;
+
+    use super::*;
+
+    fn identity(path: &str) -> FileIdentity {
+        FileIdentity { path: path.to_owned(), bytes: 1, etag: None, modified_at: 0 }
+    }
+
+    fn facts(path: &str) -> LakeFile {
+        LakeFile {
+            path: path.to_owned(),
+            tier: Tier::Cold,
+            bytes: 1,
+            etag: None,
+            row_count: 1,
+            row_id_range: None,
+            changed_at_range: None,
+            unique_rows: false,
+            may_hold_tombstones: false,
+            row_groups: Arc::default(),
+            columns: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn of_many_that_ask_at_once_one_reads() {
+        let cache = FooterCache::new(10);
+        let gate = Notify::new();
+        let asked = join_all((0..20).map(|_| {
+            cache.get_or_read(identity("a"), async {
+                gate.notified().await;
+                Ok::<_, ()>(facts("a"))
+            })
+        }));
+        let (found, ()) = tokio::join!(asked, async { gate.notify_one() });
+        assert!(found.iter().all(|found| found.as_ref().is_ok_and(|facts| facts.path == "a")));
+        assert_eq!(cache.lookups(), FooterLookups { hits: 19, misses: 1 });
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_remembered() {
+        let cache = FooterCache::new(10);
+        assert_eq!(cache.get_or_read(identity("a"), async { Err("down") }).await.err(), Some("down"));
+        assert_eq!(cache.len(), 0);
+        assert!(cache.get_or_read(identity("a"), async { Ok::<_, ()>(facts("a")) }).await.is_ok());
+        assert_eq!(cache.lookups(), FooterLookups { hits: 0, misses: 2 });
+    }
+
+    #[tokio::test]
+    async fn the_longest_unasked_are_forgotten() {
+        let cache = FooterCache::new(8);
+        for name in ["a", "b", "c", "d", "e", "f", "g", "a", "h", "i"] {
+            assert!(cache.get_or_read(identity(name), async { Ok::<_, ()>(facts(name)) }).await.is_ok());
+        }
+        let misses = cache.lookups().misses;
+        for name in ["a", "h", "i"] {
+            assert!(cache.get_or_read(identity(name), async { Err(()) }).await.is_ok(), "{name}");
+        }
+        assert!(cache.get_or_read(identity("b"), async { Err(()) }).await.is_err());
+        assert_eq!(cache.lookups().misses, misses + 1);
     }
 }
