@@ -5,6 +5,7 @@ mod breaker;
 mod delta_ids;
 mod error;
 mod file_check;
+mod hot_copy;
 mod hot_scan;
 mod hot_stream;
 mod inventory;

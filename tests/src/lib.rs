@@ -24,8 +24,9 @@ pub mod supervise;
 pub mod tpch;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Where `cargo xtask setup` puts what it fetches.
 ///
@@ -45,4 +46,17 @@ pub fn cache_dir() -> Result<PathBuf> {
 /// Whether the long mode was asked for (`cargo xtask test --long`).
 pub fn is_long() -> bool {
     std::env::var_os("THERMOCLINE_TEST_LONG").is_some_and(|value| value == "1")
+}
+
+/// Waits for something that must become true.
+///
+/// # Errors
+/// It isn't after two minutes, or asking fails.
+pub async fn until(what: &str, mut is_true: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_true().await? {
+        ensure!(Instant::now() < deadline, "not within two minutes: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }

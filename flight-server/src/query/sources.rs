@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
 use translator::Query;
 use translator::catalog::Entity;
-use translator::emit::{dirty_table, hot_table};
+use translator::emit::dirty_table;
 use translator::hot_query::{HotOutput, HotQuery};
 use translator::lake::{IdSet, LakeFile};
 use translator::options::{Consistency, QueryOptions, Tier};
@@ -29,13 +29,14 @@ use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_condition, dir
 use super::breaker::{Breaker, Clock, Refused, SystemClock};
 use super::delta_ids::{DeltaIds, row_ids};
 use super::error::{ErrorKind, QueryError, Recovery};
+use super::hot_copy::{self, append_all};
 use super::hot_scan::HotScans;
 use super::unique_files::UniqueFiles;
 use crate::config::{Config, LakeCatalog};
-use crate::engine::duckdb::{Connection, DuckError};
-use crate::engine::{Engine, create_temporary_table};
+use crate::engine::Engine;
+use crate::engine::duckdb::Connection;
 use crate::lake::{Lake, LakeError, LakeErrorKind, Listing};
-use crate::postgres::{PostgresError, PostgresErrorKind, PostgresSource, Snapshot, dirty_ids_schema, hot_schema};
+use crate::postgres::{PostgresError, PostgresErrorKind, PostgresSource, Snapshot, dirty_ids_schema};
 
 /// New snapshots are taken this often when files keep arriving.
 const SNAPSHOT_ATTEMPTS: usize = 6;
@@ -254,37 +255,46 @@ impl Sources {
         if plan.hot_query.is_some() {
             return Ok(Loaded { plan, hot: Vec::new(), snapshot });
         }
-        let mut hot = Vec::new();
-        if let Some(mut snapshot) = snapshot {
-            for (index, reference) in plan.references.iter().enumerate() {
-                let Some(source) = &reference.hot else { continue };
-                let started = Instant::now();
-                let schema = hot_schema(&reference.entity, &source.statement.columns);
-                let statement = &source.statement;
-                let read = async {
-                    if source.scan_inconsistent_sql.is_some() {
-                        return self.scans.load(&mut snapshot, index, reference, source, connection).await;
-                    }
-                    let mut rows = snapshot
-                        .hot_rows(&statement.sql, &reference.entity, &statement.columns)
-                        .await
-                        .map_err(statement_error)?;
-                    append_all(connection, hot_table(index), schema, &mut rows).await?;
-                    Ok(rows.summary())
-                };
-                let summary = self.unless_silent(read).await?;
-                if summary.inconsistent_rows > 0 {
-                    plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
-                }
-                hot.push(HotExecution {
-                    rows_scanned: summary.rows_scanned,
-                    rows_returned: summary.rows_returned,
-                    ms: started.elapsed().as_secs_f64() * 1000.0,
-                });
-            }
-            self.finish(snapshot).await?;
-        }
+        let hot = match snapshot {
+            Some(snapshot) => self.load_hot_rows(snapshot, &mut plan, &facts.dirty_ids, connection).await?,
+            None => Vec::new(),
+        };
         Ok(Loaded { plan, hot, snapshot: None })
+    }
+
+    /// Loads the hot rows of each reference into its temporary table and ends the snapshot.
+    async fn load_hot_rows(
+        &self,
+        snapshot: Snapshot,
+        plan: &mut FederatedPlan,
+        dirty_ids: &BTreeMap<i16, Arc<IdSet>>,
+        connection: &Arc<Connection>,
+    ) -> Result<Vec<HotExecution>, QueryError> {
+        let mut hot = Vec::new();
+        let mut snapshots = vec![snapshot];
+        for (index, reference) in plan.references.iter().enumerate() {
+            let Some(source) = &reference.hot else { continue };
+            let started = Instant::now();
+            let read = async {
+                if source.scan_inconsistent_sql.is_some() {
+                    return self.scans.load(&mut snapshots[0], index, reference, source, connection).await;
+                }
+                let ids = dirty_ids.get(&reference.entity.schema_id).map(Arc::as_ref);
+                hot_copy::load(&self.postgres, &mut snapshots, index, reference, &source.statement, ids, connection)
+                    .await
+            };
+            let summary = self.unless_silent(read).await?;
+            if summary.inconsistent_rows > 0 {
+                plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
+            }
+            hot.push(HotExecution {
+                rows_scanned: summary.rows_scanned,
+                rows_returned: summary.rows_returned,
+                ms: started.elapsed().as_secs_f64() * 1000.0,
+            });
+        }
+        try_join_all(snapshots.into_iter().map(|snapshot| self.finish(snapshot))).await?;
+        Ok(hot)
     }
 
     pub(super) fn inconsistency(&self, entity: &Entity, rows: u64) -> String {
@@ -404,7 +414,7 @@ impl Sources {
         };
         let lists =
             entities.iter().map(|entity| async { Ok((entity.schema_id, self.lake.list_in_force(entity).await?)) });
-        match futures::future::try_join_all(lists).await {
+        match try_join_all(lists).await {
             Ok(listings) => {
                 attempt.succeeded();
                 let listings: BTreeMap<i16, Listing> = listings.into_iter().collect();
@@ -585,35 +595,6 @@ fn breaker_error(source: &str, leave: &str, refused: Refused) -> QueryError {
     // The verdict of a probe is soon there.
     let hint = refused.retry_after.max(Duration::from_secs(1));
     QueryError::new(ErrorKind::Unavailable, message).retry_after(hint)
-}
-
-/// Appends a stream of batches to a new temporary table. DuckDB works on a thread of its own, while the next batch comes.
-async fn append_all<S>(
-    connection: &Arc<Connection>,
-    table: String,
-    schema: SchemaRef,
-    batches: &mut S,
-) -> Result<(), QueryError>
-where
-    S: Stream<Item = Result<RecordBatch, PostgresError>> + Unpin,
-{
-    let (sender, mut receiver) = tokio::sync::mpsc::channel::<RecordBatch>(4);
-    let connection = Arc::clone(connection);
-    let appender = tokio::task::spawn_blocking(move || -> Result<(), DuckError> {
-        create_temporary_table(&connection, &table, &schema)?;
-        while let Some(batch) = receiver.blocking_recv() {
-            connection.append(&table, &batch)?;
-        }
-        Ok(())
-    });
-    while let Some(batch) = batches.next().await {
-        if sender.send(batch.map_err(statement_error)?).await.is_err() {
-            // The appender has failed and says why below.
-            break;
-        }
-    }
-    drop(sender);
-    appender.await.map_err(QueryError::internal)?.map_err(super::run::execution_error)
 }
 
 /// Whether the hot rows of a snapshot fill the LIMIT of a query that PostgreSQL can answer whole.

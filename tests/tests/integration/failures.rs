@@ -77,18 +77,6 @@ async fn fill_with_large_rows(database: &TestDatabase, rows: usize) -> Result<()
     Ok(database.connect().await?.batch_execute(&sql).await?)
 }
 
-/// Waits for something that must become true.
-async fn until(what: &str, mut is_true: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_true().await? {
-        if Instant::now() > deadline {
-            bail!("not within a minute: {what}");
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
-}
-
 fn assert_degraded(answer: &Answer, tiers: &[&str], reason: &str) {
     let degraded = &answer.final_plan["degraded"];
     assert_eq!(degraded["is_degraded"], true, "{:#}", answer.final_plan);
@@ -159,8 +147,8 @@ async fn a_postgres_that_hangs_is_unavailable_in_time() -> Result<()> {
     let database = TestDatabase::create_in(&cluster).await?;
     let scenario = Scenario::start_on(database, vec![stored()], LakeKind::Local, |config| {
         config
-            .with("postgres", "connect_timeout", "300ms")
-            .with("postgres", "statement_timeout", "300ms")
+            .with("postgres", "connect_timeout", "2s")
+            .with("postgres", "statement_timeout", "2s")
             .with("breaker", "cooldown", "200ms")
     })
     .await?;

@@ -1,8 +1,8 @@
 //! A server's life as its operators drive it: health, reflection, signals, draining, what it logs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use futures::TryStreamExt;
@@ -14,6 +14,7 @@ use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
 use thermocline_tests::server::{Server, ServerConfig, http_get, run};
+use thermocline_tests::until;
 use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -34,16 +35,6 @@ async fn scenario(configure: impl FnOnce(ServerConfig) -> ServerConfig) -> Resul
 
 async fn channel(server: &Server) -> Result<Channel> {
     Ok(Channel::from_shared(server.endpoint().to_owned())?.connect().await?)
-}
-
-/// Waits for a fact.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_so().await? {
-        ensure!(Instant::now() < deadline, "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 async fn watch(server: &Server, service: &str) -> Result<tonic::Streaming<HealthCheckResponse>> {

@@ -7,9 +7,10 @@ use futures::StreamExt;
 use thermocline_tests::postgres::{self, Cluster, PASSWORD, TestDatabase};
 use thermocline_tests::proxy::Link;
 use thermocline_tests::scenario::{LakeKind, Scenario};
+use thermocline_tests::until;
 use tonic::Code;
 
-use super::{ALL, ALL_ROWS, FILE_ROWS, HOT_ROWS, Proxied, assert_degraded, fill_with_large_rows, stored, until};
+use super::{ALL, ALL_ROWS, FILE_ROWS, HOT_ROWS, Proxied, assert_degraded, fill_with_large_rows, stored};
 
 /// Some 20 MB of hot rows.
 const LARGE_ROWS: usize = 20_000;

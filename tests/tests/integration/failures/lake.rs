@@ -17,9 +17,10 @@ use thermocline_tests::proxy::{Link, Proxy};
 use thermocline_tests::s3::{Fault, S3Request};
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
 use thermocline_tests::server::ServerConfig;
+use thermocline_tests::until;
 use tonic::Code;
 
-use super::{ALL, ALL_ROWS, HOT_ROWS, assert_degraded, reads_data, stored, until};
+use super::{ALL, ALL_ROWS, HOT_ROWS, assert_degraded, reads_data, stored};
 use crate::{thing, things};
 
 /// A scenario whose server reaches S3 through a proxy.

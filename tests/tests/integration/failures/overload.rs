@@ -13,6 +13,7 @@ use thermocline_tests::postgres::TestDatabase;
 use thermocline_tests::proxy::Link;
 use thermocline_tests::s3::Fault;
 use thermocline_tests::scenario::{LakeKind, Scenario};
+use thermocline_tests::until;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -36,7 +37,7 @@ async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() -> Result<()>
     ensure!(status.message().contains("max_queued") && status.message().contains("try again in 1s"), "{status}");
     assert_eq!(status.get_details_retry_info().and_then(|hint| hint.retry_delay), Some(Duration::from_secs(1)));
     drop(endless);
-    super::until("the permit is free", async || Ok(scenario.client.query(ALL).await.is_ok())).await
+    until("the permit is free", async || Ok(scenario.client.query(ALL).await.is_ok())).await
 }
 
 #[tokio::test]
