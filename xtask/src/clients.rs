@@ -25,7 +25,9 @@ pub(crate) fn ensure(checkout: &Checkout) -> Result<()> {
         let started = Instant::now();
         // Compiling fetches what is missing, checked by go.sum; the test compiles again, out of the cache.
         let target = checkout.cache().join("go/client");
-        process::output(checkout.go().args(["build", "-o"]).arg(target).arg(".")).context("cannot build tests/go")?;
+        let mut go = checkout.go();
+        go.args(["build", "-o"]).arg(target).arg(".");
+        process::with_network(|| process::output(&mut go)).context("cannot build tests/go")?;
         println!("   compiled the Go client in {:.1?}", started.elapsed());
     }
     Ok(())

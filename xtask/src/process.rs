@@ -4,6 +4,8 @@ use std::{
     io,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +37,18 @@ pub(crate) fn works(command: &mut Command) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).with_context(|| format!("cannot start `{}`", describe(command))),
     }
+}
+
+/// Does something that needs the network, three times at most: a moment's failure of a server isn't the set-up's.
+pub(crate) fn with_network<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    for pause in [2, 15] {
+        match work() {
+            Ok(done) => return Ok(done),
+            Err(error) => println!("   trying again in {pause} s: {error:#}"),
+        }
+        thread::sleep(Duration::from_secs(pause));
+    }
+    work()
 }
 
 /// Turns this process into the given program.

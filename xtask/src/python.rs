@@ -35,7 +35,7 @@ pub(crate) fn ensure_spark(checkout: &Checkout) -> Result<()> {
         let mut pip = Command::new(python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
         pip.args(["--no-build-isolation", "--no-deps", "--requirement"]).arg(checkout.root().join(SPARK));
-        process::output(&mut pip)?;
+        process::with_network(|| process::output(&mut pip))?;
         Ok(())
     })
 }
@@ -96,7 +96,8 @@ fn make_venv(python: &Path, venv: &Path) -> Result<()> {
 fn install(python: &Path, requirements: &Path) -> Result<()> {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
-    process::output(pip.args(["--only-binary=:all:", "--requirement"]).arg(requirements))?;
+    pip.args(["--only-binary=:all:", "--requirement"]).arg(requirements);
+    process::with_network(|| process::output(&mut pip))?;
     Ok(())
 }
 

@@ -72,7 +72,9 @@ pub(crate) fn apt_install(what: &str, packages: &[&str]) -> Result<()> {
     println!("   {what} is missing: installing {} with apt-get", packages.join(" "));
     let apt = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]);
+        // Another apt-get may be at work.
+        apt.args(["-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=600"]).args(arguments);
         process::run(&mut apt)
     };
     apt(&["update"])?;
