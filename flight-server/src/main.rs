@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use flight_server::{cli, serve, writer};
+use flight_server::{cli, query, serve, writer};
 
 /// One always-fresh table over hot PostgreSQL rows and Parquet files, served over Arrow Flight SQL.
 #[derive(Debug, Parser)]
@@ -42,6 +43,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::from(error)),
     };
+    // Only a server leaves threads behind that a hanging lake keeps inside DuckDB.
+    let patience = Duration::from_secs(match command {
+        Command::Serve { .. } | Command::Check(_) | Command::Query(_) => 2,
+        Command::Flush(_) | Command::Compact(_) | Command::Gc(_) | Command::Manifest(_) => 30,
+    });
     let result = runtime.block_on(async {
         match command {
             Command::Serve { config } => serve::run(&config).await,
@@ -55,7 +61,8 @@ fn main() -> ExitCode {
     });
     // Threads that have worked in DuckDB end before the process does: what they clean up mustn't race with what DuckDB's
     // library cleans up at exit. One that is still inside DuckDB isn't waited for much longer.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(patience);
+    query::wait_for_threads(patience);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

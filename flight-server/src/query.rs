@@ -18,11 +18,13 @@ mod scan_figures;
 mod sources;
 mod statement;
 pub(crate) mod system_tables;
+mod threads;
 mod unique_files;
 
 pub use error::{ErrorKind, QueryError};
 pub(crate) use file_check::file_faults;
 pub use pipeline::{Pipeline, StartError};
+pub use threads::wait_for_threads;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -61,12 +61,13 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let reload = tokio::spawn(reload_on_hangup(hangups, Arc::clone(&pipeline), config.path.clone(), log_level));
     let (drained_sender, drained) = tokio::sync::oneshot::channel::<()>();
-    let probing = watch.abort_handle();
     let shutdown = async move {
         wait_for_stop(terminate, interrupt).await;
         tracing::info!("draining: running queries finish, new ones are refused");
         health.drain();
-        probing.abort();
+        // No probe tells its finding after this.
+        watch.abort();
+        let _aborted = watch.await;
         end_health_streams(&health_reporter).await;
         // The receiver is gone when the server has ended already.
         let _ended = drained_sender.send(());
@@ -93,7 +94,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         result = server => result.context("the server failed")?,
         () = late => tracing::warn!("queries still ran after server.drain_limit, {drain_limit:?}; they are cut off"),
     }
-    for task in [Some(reload), Some(watch), admin].into_iter().flatten() {
+    for task in [Some(reload), admin].into_iter().flatten() {
         task.abort();
     }
     // The exporters' last words; the limit is theirs.

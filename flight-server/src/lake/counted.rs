@@ -30,10 +30,30 @@ impl HttpConnector for CountingConnector {
 #[async_trait]
 impl HttpService for CountingService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let (method, url) = (request.method().clone(), request.uri().to_string());
+        // A request that is given up has reached the store all the same.
+        let mut counted = Counted {
+            requests: &self.requests,
+            method: request.method().to_string(),
+            url: request.uri().to_string(),
+            status: None,
+        };
         let answer = self.client.execute(request).await;
-        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
-        self.requests.count(method.as_str(), &url, status);
+        counted.status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
         answer
+    }
+}
+
+/// A request that is counted when this is dropped.
+struct Counted<'r> {
+    requests: &'r S3Requests,
+    method: String,
+    url: String,
+    /// Of the answer, when there was one.
+    status: Option<u16>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.requests.count(&self.method, &self.url, self.status);
     }
 }

@@ -12,6 +12,7 @@ use translator::DATA_ERROR;
 
 use super::breaker::Breaker;
 use super::error::{ErrorKind, QueryError, Recovery};
+use super::threads::QueryThread;
 use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle, ProfileNode};
 
 /// Chunks of DuckDB (2,048 rows) are put together until they hold about this many bytes.
@@ -117,18 +118,20 @@ impl Run {
         let held = Arc::clone(&permit);
         let run = Self { receiver, interrupt, stop: Arc::clone(&stop), finished: Arc::clone(&finished), permit, stuck };
         let worker = Worker { connection, schema, max_rows, sender, stop };
+        let thread = QueryThread::new();
         std::thread::Builder::new()
             .name("duckdb-query".to_owned())
             .spawn(move || {
+                let _thread = thread;
                 let sender = worker.sender.clone();
                 // A panic is this query's failure and nothing else's.
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.work(&sql)))
                     .unwrap_or_else(|_| Err(QueryError::internal(anyhow::anyhow!("the query's thread panicked"))));
                 finished.store(true, Ordering::Release);
                 drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
-                if let Err(error) = outcome {
+                if let Some(last) = outcome.transpose() {
                     // Nobody to tell when the client has gone.
-                    let _gone = sender.blocking_send(Err(error));
+                    let _gone = sender.blocking_send(last.map(RunEvent::End));
                 }
             })
             .map_err(QueryError::internal)?;
@@ -178,7 +181,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn work(self, sql: &str) -> Result<(), QueryError> {
+    /// Sends the batches; `None` when nobody waits for them any more.
+    fn work(self, sql: &str) -> Result<Option<RunSummary>, QueryError> {
         crate::failpoint::panic_point("query.run");
         let started = Instant::now();
         let mut summary = RunSummary { by_duckdb: true, ..RunSummary::default() };
@@ -188,7 +192,7 @@ impl Worker {
         let mut left = self.max_rows.unwrap_or(u64::MAX);
         loop {
             if self.stop.load(Ordering::Acquire) {
-                return Ok(());
+                return Ok(None);
             }
             let Some(chunk) = stream.next().map_err(execution_error)? else { break };
             if left == 0 {
@@ -203,7 +207,7 @@ impl Worker {
             if first.is_none() || pending.bytes >= BATCH_BYTES {
                 first.get_or_insert_with(Instant::now);
                 if !self.send(&mut pending, &mut summary)? {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             if summary.truncated {
@@ -212,15 +216,13 @@ impl Worker {
         }
         drop(stream);
         if !self.send(&mut pending, &mut summary)? {
-            return Ok(());
+            return Ok(None);
         }
         let first = first.unwrap_or_else(Instant::now);
         summary.execution = first - started;
         summary.streaming = first.elapsed();
         summary.profile = self.connection.profile();
-        // The client may have gone; then nobody asks.
-        let _gone = self.sender.blocking_send(Ok(RunEvent::End(summary)));
-        Ok(())
+        Ok(Some(summary))
     }
 
     /// Sends what is pending; false when the client has gone.

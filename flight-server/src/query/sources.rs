@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::future::try_join_all;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use translator::Query;
 use translator::catalog::Entity;
 use translator::emit::dirty_table;
@@ -29,7 +29,6 @@ use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_condition, dir
 use super::breaker::{Breaker, Clock, Refused, SystemClock};
 use super::delta_ids::{DeltaIds, row_ids};
 use super::error::{ErrorKind, QueryError, Recovery};
-use super::hot_copy::{self, append_all};
 use super::hot_scan::HotScans;
 use super::unique_files::UniqueFiles;
 use crate::config::{Config, LakeCatalog};
@@ -207,7 +206,7 @@ impl Sources {
                         self.unless_silent(self.count_dirty(query, &entities, snapshot, false)).await
                     }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
-                        self.unless_silent(self.load_dirty_ids(query, &entities, snapshot, connection)).await
+                        self.load_dirty_ids(query, &entities, snapshot, connection).await
                     }
                     _ => Ok(DirtySets::default()),
                 }
@@ -246,8 +245,7 @@ impl Sources {
         if let Some(sql) = plan.hot_query.as_ref().and_then(|hot_query| hot_query.inconsistent_sql.as_ref())
             && let Some(snapshot) = &mut snapshot
         {
-            let count = async { snapshot.count(sql).await.map_err(statement_error) };
-            let inconsistent = self.unless_silent(count).await?;
+            let inconsistent = self.unless_silent(snapshot.count(sql).map_err(statement_error)).await?;
             if inconsistent > 0 {
                 plan.warnings.push(self.inconsistency(&plan.references[0].entity, inconsistent));
             }
@@ -275,15 +273,13 @@ impl Sources {
         for (index, reference) in plan.references.iter().enumerate() {
             let Some(source) = &reference.hot else { continue };
             let started = Instant::now();
-            let read = async {
-                if source.scan_inconsistent_sql.is_some() {
-                    return self.scans.load(&mut snapshots[0], index, reference, source, connection).await;
-                }
+            let summary = if source.scan_inconsistent_sql.is_some() {
+                let scan = self.scans.load(&mut snapshots[0], index, reference, source, connection);
+                self.unless_silent(scan).await?
+            } else {
                 let ids = dirty_ids.get(&reference.entity.schema_id).map(Arc::as_ref);
-                hot_copy::load(&self.postgres, &mut snapshots, index, reference, &source.statement, ids, connection)
-                    .await
+                self.copy_hot_rows(&mut snapshots, index, reference, &source.statement, ids, connection).await?
             };
-            let summary = self.unless_silent(read).await?;
             if summary.inconsistent_rows > 0 {
                 plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
             }
@@ -376,7 +372,7 @@ impl Sources {
     }
 
     async fn finish(&self, snapshot: Snapshot) -> Result<(), QueryError> {
-        self.unless_silent(async { snapshot.finish().await.map_err(statement_error) }).await
+        self.unless_silent(snapshot.finish().map_err(statement_error)).await
     }
 
     /// Files of the manifest, in the query's own snapshot.
@@ -529,10 +525,10 @@ impl Sources {
         let mut sets = DirtySets::default();
         for entity in entities {
             let sql = dirty_ids_sql(&self.tables, entity.schema_id, condition(query, entity).as_deref());
-            let mut stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
+            let mut stream = self.unless_silent(snapshot.dirty_ids(&sql).map_err(statement_error)).await?;
             let mut known = KnownIds::default();
             let mut seen = stream.by_ref().inspect_ok(|batch| known.add(batch));
-            append_all(connection, dirty_table(entity.schema_id), dirty_ids_schema(), &mut seen).await?;
+            self.append_all(connection, dirty_table(entity.schema_id), dirty_ids_schema(), &mut seen).await?;
             sets.insert(entity, stream.total(), Some(known));
         }
         Ok(sets)
