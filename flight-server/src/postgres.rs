@@ -42,8 +42,6 @@ use tls::Connector;
 
 /// A cancel request or a rollback in the background gets this long; then the connection is simply closed.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that would only make a query faster isn't waited for longer.
-const JOIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A PostgreSQL server, or several that serve the same data, behind a pool of connections. Cheap to clone.
 #[derive(Clone)]
@@ -139,12 +137,11 @@ impl PostgresSource {
     /// # Errors
     /// Unavailable, Misconfigured: the snapshot itself can't be used any more.
     pub async fn join(&self, snapshot: &mut Snapshot, wanted: usize) -> Result<Vec<Snapshot>, PostgresError> {
-        const NO_WAIT: Timeouts =
-            Timeouts { wait: Some(Duration::ZERO), create: Some(JOIN_TIMEOUT), recycle: Some(JOIN_TIMEOUT) };
+        let no_wait = Timeouts { wait: Some(Duration::ZERO), ..self.pool.timeouts() };
         let name = snapshot.export().await?;
         let mut joined = Vec::new();
         while joined.len() < wanted
-            && let Ok(client) = self.pool.timeout_get(&NO_WAIT).await
+            && let Ok(client) = self.pool.timeout_get(&no_wait).await
         {
             match self.begin_on(client, Some(&name)).await {
                 Ok(snapshot) => joined.push(snapshot),

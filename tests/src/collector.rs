@@ -100,7 +100,7 @@ impl Collector {
     /// # Errors
     /// The last complaint of `check`.
     pub async fn until<T>(&self, check: impl Fn(&Received) -> Result<T>) -> Result<T> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let checked = check(&self.received());
             match checked {

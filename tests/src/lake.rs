@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::model::{Attribute, Entity, Kind, Value, Version, unrounded};
-use crate::s3::{self, S3Server};
+use crate::s3::{self, LAKE_PREFIX, S3Server};
 
 /// One of the two file tiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Lake {
     pub fn s3(server: &Arc<S3Server>) -> Result<Self> {
         let bucket = format!("bucket-{}", Uuid::new_v4().simple());
         server.create_bucket(&bucket)?;
-        let store = object_store::prefix::PrefixStore::new(server.store(&bucket)?, "lake");
+        let store = object_store::prefix::PrefixStore::new(server.store(&bucket)?, LAKE_PREFIX);
         Ok(Self { place: Place::S3 { server: Arc::clone(server), bucket }, store: Arc::new(store) })
     }
 
@@ -123,7 +123,7 @@ impl Lake {
     pub fn url(&self) -> String {
         match &self.place {
             Place::Local(dir) => format!("file://{}", dir.path().display()),
-            Place::S3 { bucket, .. } => format!("s3://{bucket}/lake"),
+            Place::S3 { bucket, .. } => format!("s3://{bucket}/{LAKE_PREFIX}"),
         }
     }
 

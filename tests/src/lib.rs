@@ -14,6 +14,7 @@ pub mod lake;
 pub mod model;
 pub mod nycflights;
 pub mod oracle;
+pub mod port;
 pub mod postgres;
 pub mod proxy;
 pub mod s3;

@@ -7,20 +7,20 @@
 mod standby;
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures::SinkExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Transaction};
 
 use crate::model::{Entity, Storage, Version};
-use crate::supervise::{Supervise, Supervised, children_of, send_signal};
+use crate::port::HeldPort;
+use crate::supervise::{Supervise, Supervised, children_of, process_state, send_signal, signal_those_left};
 
 /// The superuser of every cluster.
 pub const USER: &str = "thermocline";
@@ -36,7 +36,8 @@ const LOG_MARK: &str = "\u{1}@@";
 pub struct Cluster {
     bin: PathBuf,
     dir: PathBuf,
-    port: u16,
+    /// Held through restarts.
+    port: HeldPort,
     user: Option<(u32, u32)>,
     server: Mutex<Option<Supervised>>,
 }
@@ -89,7 +90,7 @@ impl Cluster {
         let bin = binaries()?;
         let user = unprivileged_user()?;
         let dir = Self::directory(user)?;
-        let mut cluster = Self { bin, dir, port: 0, user, server: Mutex::new(None) };
+        let mut cluster = Self { bin, dir, port: HeldPort::new()?, user, server: Mutex::new(None) };
         if cluster.user.is_some() && !is_reachable_by_others(&cluster.bin)? {
             cluster.copy_programs()?;
         }
@@ -113,8 +114,11 @@ impl Cluster {
         let to = self.dir.join("postgresql");
         let copied =
             std::process::Command::new("cp").args(["-r", "--preserve=mode,links"]).arg(from).arg(&to).status()?;
-        if !copied.success() {
-            bail!("cannot copy {} to {}", from.display(), to.display());
+        ensure!(copied.success(), "cannot copy {} to {}", from.display(), to.display());
+        // Whoever the server runs as removes it in the end.
+        if let Some((uid, gid)) = self.user {
+            let given = std::process::Command::new("chown").args(["-R", &format!("{uid}:{gid}")]).arg(&to).status()?;
+            ensure!(given.success(), "cannot give {} away", to.display());
         }
         self.bin = to.join("bin");
         Ok(())
@@ -145,28 +149,13 @@ impl Cluster {
         if !initdb.end_keeping_files()?.success() {
             bail!("initdb failed: {log}");
         }
-        self.launch_on_a_free_port()
-    }
-
-    fn launch_on_a_free_port(&mut self) -> Result<()> {
-        // Another process may take the free port before PostgreSQL does.
-        let mut last = None;
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-            match self.launch(port) {
-                Ok(server) => {
-                    self.server = Mutex::new(Some(server));
-                    self.port = port;
-                    return Ok(());
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| anyhow::anyhow!("PostgreSQL did not start")))
+        self.server = Mutex::new(Some(self.launch()?));
+        Ok(())
     }
 
     /// Starts the server and waits until it answers.
-    fn launch(&self, port: u16) -> Result<Supervised> {
+    fn launch(&self) -> Result<Supervised> {
+        let port = self.port();
         let mut supervise = Supervise::new(self.bin.join("postgres"));
         supervise.user = self.user;
         supervise.current_dir = Some(self.dir.clone());
@@ -199,26 +188,15 @@ impl Cluster {
         supervise.stderr = Some(log.clone());
         let server = supervise.spawn()?;
         let until = Instant::now() + Duration::from_secs(60);
-        let url = url_of(port, "postgres");
         loop {
-            let answer = run_blocking(async move {
-                let client = connect(&url_of(port, "postgres")).await?;
-                let row = client.query_one("SHOW data_directory", &[]).await?;
-                anyhow::Ok(row.get::<_, String>(0))
-            })?;
-            match answer {
-                Ok(directory) if Path::new(&directory) == self.dir.join("data") => return Ok(server),
-                Ok(directory) => {
+            match run_blocking(async move { connect(&url_of(port, "postgres")).await })? {
+                Ok(_) => return Ok(server),
+                Err(error) if server.has_exited() || Instant::now() > until => {
+                    let log = std::fs::read_to_string(&log)?;
                     keep_files(server)?;
-                    bail!("another cluster answers on {url}: {directory}");
+                    bail!("PostgreSQL did not start: {error:#}\n{log}");
                 }
-                Err(error) => {
-                    if server.has_exited() || Instant::now() > until {
-                        let log = std::fs::read_to_string(&log)?;
-                        keep_files(server)?;
-                        bail!("PostgreSQL did not start: {error:#}\n{log}");
-                    }
-                }
+                Err(_) => {}
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -226,11 +204,11 @@ impl Cluster {
 
     /// Connection URL of a database of this cluster.
     pub fn url(&self, database: &str) -> String {
-        url_of(self.port, database)
+        url_of(self.port(), database)
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     fn log_path(&self) -> PathBuf {
@@ -253,7 +231,7 @@ impl Cluster {
     pub async fn restart(self: &Arc<Self>) -> Result<()> {
         let cluster = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            let server = cluster.launch(cluster.port)?;
+            let server = cluster.launch()?;
             *cluster.server.lock().expect("no test panics while it holds this lock") = Some(server);
             Ok(())
         })
@@ -280,13 +258,13 @@ impl Cluster {
         let guard = self.server.lock().expect("no test panics while it holds this lock");
         let postmaster = guard.as_ref().context("the cluster is stopped")?.pid();
         send_signal(signal, &[postmaster])?;
-        for child in children_of(postmaster)? {
-            // A backend may end between the listing and the signal.
-            if Path::new(&format!("/proc/{child}")).exists() {
-                send_signal(signal, &[child])?;
-            }
+        // Until it stands still it may start one more.
+        let until = Instant::now() + Duration::from_secs(60);
+        while signal == "STOP" && process_state(postmaster) != Some('T') {
+            ensure!(Instant::now() < until, "PostgreSQL doesn't stop");
+            std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        signal_those_left(signal, &children_of(postmaster)?)
     }
 
     /// Everything that the server logged so far.
@@ -426,11 +404,13 @@ impl Drop for TestDatabase {
         if self.cluster.server.lock().expect("no test panics while it holds this lock").is_none() {
             return;
         }
-        let dropped = run_blocking(async move {
+        let drop = async move {
             let admin = connect(&admin).await?;
             admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
             anyhow::Ok(())
-        });
+        };
+        // A test that failed may have left the server frozen.
+        let dropped = run_blocking(async move { tokio::time::timeout(Duration::from_secs(60), drop).await? });
         if let Ok(Err(error)) | Err(error) = dropped {
             eprintln!("cannot drop the test database {}: {error:#}", self.name);
         }

@@ -50,6 +50,8 @@ struct Shared {
     open: AtomicUsize,
     /// Connections that stand still after [`Link::HangAfter`].
     held: AtomicUsize,
+    /// What is left of the times of [`Link::CutAfter`].
+    cuts_left: AtomicUsize,
 }
 
 /// A connection is to be reset.
@@ -69,6 +71,7 @@ impl Proxy {
             accepted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
+            cuts_left: AtomicUsize::new(0),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -92,6 +95,9 @@ impl Proxy {
 
     /// What happens from now on. Bytes are counted from here.
     pub fn set(&self, link: Link) {
+        if let Link::CutAfter { times, .. } = link {
+            self.shared.cuts_left.store(times, Ordering::Release);
+        }
         self.shared.link.send_replace(link);
     }
 
@@ -130,9 +136,9 @@ async fn serve(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
         shared.accepted.fetch_add(1, Ordering::AcqRel);
+        shared.open.fetch_add(1, Ordering::AcqRel);
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            shared.open.fetch_add(1, Ordering::AcqRel);
             connect(client, target, &shared).await;
             shared.open.fetch_sub(1, Ordering::AcqRel);
         });
@@ -185,6 +191,9 @@ async fn pump(
             return to.shutdown().await.map_err(|_| Cut);
         }
         loop {
+            if link.has_changed().map_err(|_| Cut)? {
+                passed = 0;
+            }
             let now = *link.borrow_and_update();
             match now {
                 Link::Refuse => return Err(Cut),
@@ -199,20 +208,13 @@ async fn pump(
                     held?;
                     passed = 0;
                 }
-                Link::CutAfter { bytes, times } if is_downstream && passed + size > bytes => {
-                    let next = if times > 1 { Link::CutAfter { bytes, times: times - 1 } } else { Link::Pass };
-                    // Another connection may have been cut for it.
-                    let cut = shared.link.send_if_modified(|link| {
-                        let mine = *link == now;
-                        if mine {
-                            *link = next;
-                        }
-                        mine
-                    });
-                    if cut {
+                Link::CutAfter { bytes, .. } if is_downstream && passed + size > bytes => {
+                    // Others may have been cut so often that this one goes on.
+                    let less = |left: usize| left.checked_sub(1);
+                    if shared.cuts_left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok() {
                         return Err(Cut);
                     }
-                    passed = 0;
+                    break;
                 }
                 Link::Slow(rate) if is_downstream => {
                     tokio::time::sleep(Duration::from_secs(1).mul_f64(size as f64 / rate as f64)).await;

@@ -60,6 +60,9 @@ pub enum Fault {
     Reset,
 }
 
+/// Every lake lies under this prefix of its bucket.
+pub const LAKE_PREFIX: &str = "lake";
+
 type Matcher = Box<dyn Fn(&S3Request) -> bool + Send>;
 
 struct Rule {
@@ -85,6 +88,16 @@ impl S3Request {
     /// Whether it lists a bucket.
     pub fn is_list(&self) -> bool {
         self.method == "GET" && self.query.contains("list-type")
+    }
+
+    /// Whether a server only asks if the lake is there: it lists the root, or reads a file's last four bytes.
+    fn is_probe(&self) -> bool {
+        let length = || {
+            let (first, last) = self.range.as_ref()?.strip_prefix("bytes=")?.split_once('-')?;
+            Some(last.parse::<u64>().ok()? - first.parse::<u64>().ok()? + 1)
+        };
+        let root = format!("prefix={LAKE_PREFIX}%2F");
+        if self.is_list() { self.query.split('&').any(|part| part == root) } else { length() == Some(4) }
     }
 
     /// Whether it reads an object or its head.
@@ -176,8 +189,14 @@ impl S3Server {
             .build()?)
     }
 
-    /// The requests that reached the server since [`Self::forget_requests`], oldest first.
+    /// The requests that reached the server since [`Self::forget_requests`], oldest first. Leaves out the probes of lakes,
+    /// which come whenever they like.
     pub fn requests(&self) -> Vec<S3Request> {
+        self.all_requests().into_iter().filter(|request| !request.is_probe()).collect()
+    }
+
+    /// The same with probes.
+    pub fn all_requests(&self) -> Vec<S3Request> {
         self.traffic.requests.lock().unwrap().clone()
     }
 

@@ -48,6 +48,8 @@ impl ServerConfig {
     pub fn new(database: &TestDatabase, lake: &Lake, entities: &[Entity]) -> Self {
         let mut config = Self::default();
         config.set("postgres", "url", database.url());
+        // What isn't about time limits passes on a busy machine too.
+        config.set("postgres", "connect_timeout", "60s");
         config.settings.insert("lake".to_owned(), lake.config().into());
         config.catalog = entities.iter().map(Entity::catalog_toml).collect::<Vec<_>>().join("\n");
         config

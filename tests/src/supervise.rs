@@ -22,8 +22,7 @@ use anyhow::{Context, Result, bail};
 
 const SUPERVISOR: &str = r#"
 exec 3<&0 </dev/null
-"$@" 3<&- & pid=$!
-echo "pid $pid"
+/bin/sh -c 'echo "pid $$"; exec "$@"' child "$@" 3<&- & pid=$!
 how=
 read -r how <&3
 kill -CONT "$pid" 2>/dev/null
@@ -106,7 +105,7 @@ impl Supervise {
             }
         })?;
         let mut child = Supervised { shell, pipe, pid: 0, lines: Mutex::new(lines) };
-        let first = child.next_line(Duration::from_secs(10)).context("the supervisor said nothing")?;
+        let first = child.next_line(Duration::from_secs(60)).context("the supervisor said nothing")?;
         child.pid = first
             .strip_prefix("pid ")
             .and_then(|pid| pid.parse().ok())
@@ -191,8 +190,25 @@ pub fn send_signal(name: &str, pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
+/// Sends a signal to those of some processes that haven't ended, as they may at any moment.
+///
+/// # Errors
+/// One of them is there and can't be signalled.
+pub fn signal_those_left(name: &str, pids: &[u32]) -> Result<()> {
+    let script = r#"signal=$1; shift; for pid; do kill "-$signal" "$pid" || [ ! -d "/proc/$pid" ] || exit 1; done"#;
+    let sent = Command::new("/bin/sh")
+        .args(["-c", script, "kill", name])
+        .args(pids.iter().map(u32::to_string))
+        .stderr(Stdio::null())
+        .status()?;
+    if !sent.success() {
+        bail!("cannot send SIG{name} to {pids:?}");
+    }
+    Ok(())
+}
+
 /// State letter of a process as `/proc` tells it; `None` when there is no such process.
-fn process_state(pid: u32) -> Option<char> {
+pub fn process_state(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }

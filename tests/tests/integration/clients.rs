@@ -59,11 +59,12 @@ impl Findings {
         let _guard = TABLE.lock().unwrap();
         let path = repository().join("docs/clients.md");
         let mut text = std::fs::read_to_string(&path).context("cannot read docs/clients.md")?;
+        let is_written = std::env::var_os("THERMOCLINE_WRITE_DOCS").is_some_and(|value| value == "1");
         for (client, cells) in &self.0 {
             let cell = |capability: &&str| cells.get(*capability).map_or(NOT_OFFERED, String::as_str);
             let row = format!("| {client} | {} |", CAPABILITIES.iter().map(cell).collect::<Vec<_>>().join(" | "));
             let found = text.lines().find(|line| line.starts_with(&format!("| {client} |"))).map(str::to_owned);
-            if std::env::var_os("THERMOCLINE_WRITE_DOCS").is_some_and(|value| value == "1") {
+            if is_written {
                 match found {
                     Some(found) => text = text.replace(&found, &row),
                     None => text = text.replace("<!-- end of table -->", &format!("{row}\n<!-- end of table -->")),
@@ -77,7 +78,9 @@ impl Findings {
                 );
             }
         }
-        std::fs::write(&path, text)?;
+        if is_written {
+            std::fs::write(&path, text)?;
+        }
         Ok(())
     }
 }

@@ -176,13 +176,13 @@ async fn ending_one_query_ends_no_other() -> Result<()> {
 
 async fn ends_alone(scenario: &Scenario, end: End) -> Result<()> {
     let client = match end {
-        End::Timeout => scenario.client.with_option("timeout", "2s"),
-        End::Deadline => scenario.client.with_header("grpc-timeout", "2S"),
+        End::Timeout => scenario.client.with_option("timeout", "5s"),
+        End::Deadline => scenario.client.with_header("grpc-timeout", "5S"),
         End::CancelFlightInfo | End::CancelQuery | End::Drop => scenario.client.clone(),
     };
     let mut other = scenario.client.stream(ENDLESS).await?;
     other.next().await.context("no batch")??;
-    let info = client.info(ENDLESS).await?;
+    let info = scenario.client.info(ENDLESS).await?;
     let mut stream = client.do_get(first_ticket(info.clone())?).await?;
     stream.message().await?.context("no message")?;
     let expected = match end {

@@ -63,19 +63,19 @@ async fn the_s3_server_counts_requests_and_injects_faults() -> Result<()> {
     lake.put_bytes("base/1/a.parquet", b"0123456789".to_vec()).await?;
     assert_eq!(lake.list().await?, ["base/1/a.parquet"]);
     assert_eq!(lake.get("base/1/a.parquet").await?.as_ref(), b"0123456789");
-    assert_eq!(server.requests().iter().filter(|request| request.is_list()).count(), 1);
+    assert_eq!(server.all_requests().iter().filter(|request| request.is_list()).count(), 1);
     server.forget_requests();
     server.inject(Fault::Status(403), 1, 1, |request| request.path.ends_with("a.parquet"));
     lake.get("base/1/a.parquet").await?;
     assert!(lake.get("base/1/a.parquet").await.is_err());
     lake.get("base/1/a.parquet").await?;
-    assert_eq!(server.requests().len(), 3);
+    assert_eq!(server.all_requests().len(), 3);
     server.clear_faults();
     server.forget_requests();
     server.inject(Fault::Truncate(4), 0, usize::MAX, |request| request.is_read());
     // The client asks for the rest of what was cut, twice.
     assert_eq!(lake.get("base/1/a.parquet").await?.as_ref(), b"0123456789");
-    let ranges: Vec<Option<String>> = server.requests().into_iter().map(|request| request.range).collect();
+    let ranges: Vec<Option<String>> = server.all_requests().into_iter().map(|request| request.range).collect();
     assert_eq!(ranges, [None, Some("bytes=4-9".to_owned()), Some("bytes=8-9".to_owned())]);
     Ok(())
 }

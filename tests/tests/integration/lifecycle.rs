@@ -70,8 +70,12 @@ async fn the_health_service_checks_and_watches() -> Result<()> {
     for (service, status) in
         [("postgres", ServingStatus::Serving), ("duckdb", ServingStatus::Serving), ("lake", ServingStatus::NotServing)]
     {
-        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await?.into_inner();
-        assert_eq!(answer.status(), status, "{service}");
+        // A probe that takes long on a busy machine counts as failed.
+        until(service, async || {
+            let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await?.into_inner();
+            Ok(answer.status() == status)
+        })
+        .await?;
     }
     let unknown = health.check(HealthCheckRequest { service: "nobody".to_owned() }).await.expect_err("no such service");
     assert_eq!(unknown.code(), tonic::Code::NotFound);
@@ -136,7 +140,7 @@ const LONG: &str = "SELECT i FROM range(5000000) t(i)";
 
 #[tokio::test]
 async fn sigterm_lets_running_queries_finish_and_takes_no_more() -> Result<()> {
-    let scenario = scenario(|config| config).await?;
+    let scenario = scenario(|config| config.with("server", "drain_limit", "10m")).await?;
     let admin = scenario.server.admin_address()?;
     let mut health = watch(&scenario.server, "").await?;
     watched(&mut health, ServingStatus::Serving).await?;
@@ -151,14 +155,14 @@ async fn sigterm_lets_running_queries_finish_and_takes_no_more() -> Result<()> {
     let body: Json = serde_json::from_str(&body)?;
     assert_eq!((&body["ready"], &body["draining"]), (&Json::Bool(false), &Json::Bool(true)), "{body}");
     assert_eq!(http_get(&admin, "/livez").await?.0, 200);
-    assert!(Client::connect(scenario.server.endpoint()).await.is_err(), "no new connection");
-    assert!(scenario.client.query("SELECT 1").await.is_err(), "no new query on the old connection");
+    until("no new connection", async || Ok(Client::connect(scenario.server.endpoint()).await.is_err())).await?;
+    until("no new query on the old connection", async || Ok(scenario.client.query("SELECT 1").await.is_err())).await?;
     let batches: Vec<_> =
         FlightRecordBatchStream::new_from_flight_data(stream.map_err(FlightError::from)).try_collect().await?;
     let rows: usize = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
     assert_eq!(rows, 5_000_000);
     let Scenario { server, .. } = scenario;
-    let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(20))).await??;
+    let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(120))).await??;
     assert!(status.success(), "{status}");
     Ok(())
 }
@@ -172,7 +176,7 @@ async fn a_watcher_does_not_hold_a_drain_up() -> Result<()> {
     scenario.server.signal("TERM")?;
     watched(&mut health, ServingStatus::NotServing).await?;
     let Scenario { server, .. } = scenario;
-    let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(30))).await??;
+    let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(120))).await??;
     assert!(status.success(), "{status}");
     Ok(())
 }
@@ -189,7 +193,7 @@ async fn a_client_that_never_reads_is_cut_off_at_the_limit() -> Result<()> {
     })
     .await?;
     let Scenario { server, .. } = scenario;
-    let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(20))).await??;
+    let status = tokio::task::spawn_blocking(move || server.stop(Duration::from_secs(120))).await??;
     assert!(status.success(), "{status}");
     Ok(())
 }

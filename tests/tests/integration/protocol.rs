@@ -14,6 +14,7 @@ use thermocline_tests::r#gen;
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View, compare};
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
+use thermocline_tests::until;
 use tonic::Code;
 
 use crate::{thing, things};
@@ -193,23 +194,14 @@ async fn a_reloaded_catalog_serves_new_queries_and_a_bad_one_changes_nothing() -
     let old = std::fs::read_to_string(&path)?;
     std::fs::write(&path, old.replace("name = \"n\"", "name = \"number\""))?;
     scenario.server.signal("HUP")?;
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    loop {
-        match scenario.client.query("SELECT number FROM things LIMIT 1").await {
-            Ok(_) => break,
-            Err(failure) => {
-                failure.expect(Code::InvalidArgument, &["number"]);
-                assert!(std::time::Instant::now() < until, "the catalog was not reloaded: {}", scenario.server.log()?);
-                tokio::task::yield_now().await;
-            }
-        }
-    }
+    until("the catalog is loaded anew", async || {
+        let answer = scenario.client.query("SELECT number FROM things LIMIT 1").await;
+        Ok(answer.map_err(|failure| failure.expect(Code::InvalidArgument, &["number"])).is_ok())
+    })
+    .await?;
     std::fs::write(&path, "[[entity]]\nname = 5\n")?;
     scenario.server.signal("HUP")?;
-    while !scenario.server.log()?.contains("catalog.toml") {
-        assert!(std::time::Instant::now() < until, "nothing was logged of the bad catalog");
-        tokio::task::yield_now().await;
-    }
+    until("the bad catalog is logged", async || Ok(scenario.server.log()?.contains("catalog.toml"))).await?;
     scenario.client.query("SELECT number FROM things LIMIT 1").await?;
     Ok(())
 }

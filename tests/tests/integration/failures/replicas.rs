@@ -22,7 +22,7 @@ async fn queries_go_on_with_the_next_host_and_come_back() -> Result<()> {
     let (first, second) = (proxy_of(&primary)?, proxy_of(&standby)?);
     let url = url_of(&[&first, &second], database.name(), "any");
     let scenario = Scenario::start_on(database, vec![stored()], LakeKind::Local, |config| {
-        config.with("postgres", "url", url).with("postgres", "connect_timeout", "500ms").with("breaker", "failures", 1)
+        config.with("postgres", "url", url).with("postgres", "connect_timeout", "4s").with("breaker", "failures", 1)
     })
     .await?;
     standby.catch_up(&primary).await?;

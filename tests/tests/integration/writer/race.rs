@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +44,9 @@ async fn sums_hold_while_real_writers_work_on_a_manifest() -> Result<()> {
     race(LakeKind::S3, Catalog::Manifest).await
 }
 
+/// Runs of a writer that did something.
+type Done = Arc<AtomicUsize>;
+
 /// Writers of the application, two flushers, a compactor and a collector, while queries watch the sum.
 async fn race(kind: LakeKind, catalog: Catalog) -> Result<()> {
     let entity = accounts();
@@ -60,24 +63,34 @@ async fn race(kind: LakeKind, catalog: Catalog) -> Result<()> {
     };
     let again = |args: &'static [&'static str]| {
         let (scenario, stop) = (Arc::clone(&scenario), Arc::clone(&stop));
-        tokio::spawn(async move {
-            let mut done = 0;
+        let done = Done::default();
+        let counter = Arc::clone(&done);
+        let task = tokio::spawn(async move {
             while !stop.load(Ordering::Acquire) {
                 let output = try_command(&scenario, args).await?;
                 // Another one of the same kind may be at work.
                 ensure!(matches!(output.code, Some(0 | 3)), "{args:?}: {}{}", output.stdout, output.stderr);
-                done += usize::from(output.success);
+                counter.fetch_add(usize::from(output.success), Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            anyhow::Ok(done)
-        })
+            anyhow::Ok(())
+        });
+        (task, done)
     };
     let flushers = [again(&["flush"]), again(&["flush", "--file-rows", "11"])];
     let compactor = again(&["compact", "--file-rows", "15"]);
-    // The grace is about as long as a query on a busy machine: gc is at work all the time.
-    let collector = again(if is_long() { &["gc", "--grace", "10s"] } else { &["gc", "--grace", "3s"] });
+    // Longer than a query takes on a busy machine, and short enough for gc to be at work most of the time.
+    let collector = again(&["gc", "--grace", "10s"]);
+    let flushes = || flushers.iter().map(|(_, done)| done.load(Ordering::Relaxed)).sum::<usize>();
+    let rounds = |(_, done): &(_, Done)| done.load(Ordering::Relaxed);
 
-    let until = Instant::now() + Duration::from_secs(if is_long() { 600 } else { 8 });
+    let started = Instant::now();
+    let lasting = Duration::from_secs(if is_long() { 600 } else { 12 });
+    let is_race = || flushes() > 2 && rounds(&compactor) > 1 && rounds(&collector) > 0;
+    let is_over = |reads| {
+        let slow = started.elapsed() > lasting + Duration::from_secs(300);
+        started.elapsed() > lasting && reads > 20 && (is_race() || slow)
+    };
     let sql = "SELECT balance, transfers FROM accounts ORDER BY row_id";
     let (mut reads, mut warned) = (0_u32, 0_u32);
     // The most transfers that were seen of each account: every version of a row raises its counter by one.
@@ -86,7 +99,7 @@ async fn race(kind: LakeKind, catalog: Catalog) -> Result<()> {
     let mut failures: BTreeMap<String, u32> = BTreeMap::new();
     let mut last_failure = None;
     let clients = ["copy", "scan"].map(|hot_scan| scenario.client.with_option("hot_scan", hot_scan));
-    while Instant::now() < until && torn.is_empty() {
+    while !is_over(reads) && torn.is_empty() {
         reads += 1;
         let answer = match clients[reads as usize % clients.len()].query(sql).await {
             Ok(answer) => answer,
@@ -114,11 +127,10 @@ async fn race(kind: LakeKind, catalog: Catalog) -> Result<()> {
     }
     stop.store(true, Ordering::Release);
     let transfers = transfers.await??;
-    let mut flushes = 0;
-    for flusher in flushers {
-        flushes += flusher.await??;
+    let (flushes, compactions, collections) = (flushes(), rounds(&compactor), rounds(&collector));
+    for (task, _) in flushers.into_iter().chain([compactor, collector]) {
+        task.await??;
     }
-    let (compactions, collections) = (compactor.await??, collector.await??);
     eprintln!(
         "{catalog:?}: {reads} reads ({warned} with a warning, {} planned again, failed: {failures:?}, torn: {}), \
          {transfers} transfers, {flushes} flushes, {compactions} compactions, {collections} collections",

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::scenario::{LakeKind, Scenario, live, tombstone};
+use thermocline_tests::until;
 
 use super::{ALL_THINGS, Catalog, Halted, command, data_files, hot, rows, start};
 use crate::{thing, things};
@@ -133,9 +134,14 @@ async fn at_every_step_of_a_compaction_old_or_new_files_are_read() -> Result<()>
 async fn a_query_asks_for_no_replaced_file_and_reads_a_note_once() -> Result<()> {
     let scenario = start(vec![stored()], LakeKind::S3, Catalog::Listing).await?;
     let s3 = scenario.lake.s3_server().context("an S3 lake")?;
+    // The first probe lists the entity too.
+    until("a probe has ended", async || Ok(scenario.server.admin_get("/readyz").await?.0 == 200)).await?;
     let expected = rows(&scenario.client, ALL_THINGS).await?;
     command(&scenario, &["flush"]).await?;
     assert_eq!(rows(&scenario.client, ALL_THINGS).await?, expected);
+    // A check in the background reads files too.
+    let checked = "SELECT bool_and(unique_rows)::VARCHAR FROM system.files";
+    until("files are checked", async || Ok(rows(&scenario.client, checked).await? == ["true"])).await?;
     let lists = || s3.requests().iter().filter(|request| request.is_list()).count();
     let reads = |word: &str| {
         let requests = s3.requests();

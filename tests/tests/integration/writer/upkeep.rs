@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
+use thermocline_tests::until;
 
 use super::{CATALOGS, command, hot, rows, start};
 use crate::{thing, things};
@@ -18,12 +19,17 @@ fn now_ms() -> Result<i64> {
     Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
 }
 
-/// A metric of `/metrics` that is looked up by name and labels.
+/// A metric of `/metrics` that is looked up by name and labels. On a busy machine the tiers may be looked at in vain.
 async fn metric(scenario: &Scenario, line: &str) -> Result<u64> {
-    let (status, metrics) = crate::operations::get(&scenario.server, "/metrics").await?;
-    ensure!(status == 200, "{metrics}");
-    let value = metrics.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
-    value.with_context(|| format!("no {line} in\n{metrics}"))?.parse().context("no number")
+    let mut value = None;
+    until(line, async || {
+        let (status, metrics) = crate::operations::get(&scenario.server, "/metrics").await?;
+        ensure!(status == 200, "{metrics}");
+        value = metrics.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' ')).map(str::to_owned);
+        Ok(value.is_some())
+    })
+    .await?;
+    value.context("no value")?.parse().context("no number")
 }
 
 #[tokio::test]
