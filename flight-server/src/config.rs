@@ -52,8 +52,6 @@ pub struct PostgresConfig {
     pub url: Secret<String>,
     /// At most this many connections, so at most this many queries read PostgreSQL at once.
     pub pool_size: usize,
-    /// At most this many connections read the hot rows of one query at once.
-    pub read_connections: usize,
     /// Limit for one connection attempt, and for waiting for a free connection.
     pub connect_timeout: Duration,
     /// PostgreSQL's own limit for each statement; `None` leaves the role's setting in force.
@@ -405,7 +403,6 @@ fn read_postgres(mut section: Section, faults: &mut Faults) -> (Option<PostgresC
         })
         .map(|found| found.value);
     let pool_size = positive(section.integer("pool_size", 1..=10_000, faults), 16);
-    let read_connections = positive(section.integer("read_connections", 1..=64, faults), 2);
     let connect_timeout = section.duration("connect_timeout", faults).unwrap_or(Duration::from_secs(5));
     let statement_timeout =
         section.optional_duration("statement_timeout", faults).unwrap_or(Some(Duration::from_secs(60)));
@@ -422,8 +419,7 @@ fn read_postgres(mut section: Section, faults: &mut Faults) -> (Option<PostgresC
         lake_file: table("lake_file"),
     };
     section.finish(faults);
-    let config =
-        url.map(|url| PostgresConfig { url, pool_size, read_connections, connect_timeout, statement_timeout, tables });
+    let config = url.map(|url| PostgresConfig { url, pool_size, connect_timeout, statement_timeout, tables });
     (config, hot_scan)
 }
 

@@ -28,7 +28,7 @@ pub use writes::{
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::SimpleQueryMessage;
 use translator::catalog::Entity;
 use translator::hot::HotColumn;
@@ -51,7 +51,6 @@ pub struct PostgresSource {
     connect_timeout: Duration,
     statement_timeout: Option<Duration>,
     tables: TableNames,
-    read_connections: usize,
 }
 
 impl std::fmt::Debug for PostgresSource {
@@ -83,8 +82,6 @@ impl PostgresSource {
             target.config.connect_timeout(config.connect_timeout);
         }
         let connector = target.connector()?;
-        // Servers don't know each other's snapshots.
-        let read_connections = if hosts::are_balanced(&target.config) { 1 } else { config.read_connections };
         let limit = target.config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
         let hosts = Hosts::new(&target.config, connector.clone(), limit);
         let create_timeout = limit.saturating_mul(hosts.len());
@@ -105,7 +102,6 @@ impl PostgresSource {
             connect_timeout: config.connect_timeout,
             statement_timeout: config.statement_timeout,
             tables: config.tables.clone(),
-            read_connections,
         })
     }
 
@@ -116,46 +112,18 @@ impl PostgresSource {
     pub async fn begin(&self) -> Result<Snapshot, PostgresError> {
         let client = self.pool.get().await?;
         let has_idled = Object::metrics(&client).recycle_count > 0;
-        match self.begin_on(client, None).await {
+        match self.begin_on(client).await {
             Err(error) if has_idled && error.kind() == PostgresErrorKind::Unavailable => {
                 // A connection that idled through a restart or a failover looks alive until it is used, and so do
                 // the others.
                 self.pool.retain(|_, _| false);
-                self.begin_on(self.pool.get().await?, None).await
+                self.begin_on(self.pool.get().await?).await
             }
             result => result,
         }
     }
 
-    /// Connections that may read for one query at once.
-    pub fn read_connections(&self) -> usize {
-        self.read_connections
-    }
-
-    /// The same snapshot on more connections: as many as `wanted`, or those of them that are free now, so maybe none.
-    ///
-    /// # Errors
-    /// Unavailable, Misconfigured: the snapshot itself can't be used any more.
-    pub async fn join(&self, snapshot: &mut Snapshot, wanted: usize) -> Result<Vec<Snapshot>, PostgresError> {
-        let no_wait = Timeouts { wait: Some(Duration::ZERO), ..self.pool.timeouts() };
-        let name = snapshot.export().await?;
-        let mut joined = Vec::new();
-        while joined.len() < wanted
-            && let Ok(client) = self.pool.timeout_get(&no_wait).await
-        {
-            match self.begin_on(client, Some(&name)).await {
-                Ok(snapshot) => joined.push(snapshot),
-                Err(error) => {
-                    tracing::debug!(%error, "another connection can't read in the same snapshot");
-                    break;
-                }
-            }
-        }
-        Ok(joined)
-    }
-
-    /// Opens a snapshot on a connection: one of this moment, or the exported one of this name.
-    async fn begin_on(&self, client: Object, exported: Option<&str>) -> Result<Snapshot, PostgresError> {
+    async fn begin_on(&self, client: Object) -> Result<Snapshot, PostgresError> {
         let mut snapshot = Snapshot {
             client: Some(client),
             connector: self.connector.clone(),
@@ -165,9 +133,8 @@ impl PostgresSource {
         let timeout = self.statement_timeout.map_or_else(String::new, |timeout| {
             format!("SET LOCAL statement_timeout = {};", timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into()))
         });
-        let import = exported.map_or_else(String::new, |name| format!("SET TRANSACTION SNAPSHOT '{name}';"));
         // One round trip. BEGIN takes no snapshot yet, the first query does: hence the SELECT.
-        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {import} {timeout} SELECT 1");
+        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeout} SELECT 1");
         let begun = tokio::time::timeout(self.connect_timeout, snapshot.client()?.batch_execute(&sql)).await;
         match begun {
             Ok(result) => result?,
@@ -288,11 +255,10 @@ impl Snapshot {
     /// A name by which other connections see what this snapshot sees, as long as it is open.
     ///
     /// # Errors
-    /// Unavailable; Misconfigured when the server can't export one.
+    /// Unavailable, Misconfigured.
     pub async fn export(&mut self) -> Result<String, PostgresError> {
         self.start()?;
-        let messages =
-            self.client()?.simple_query("SELECT pg_export_snapshot()").await.map_err(PostgresError::of_export)?;
+        let messages = self.client()?.simple_query("SELECT pg_export_snapshot()").await?;
         self.statement_running = false;
         let name = messages.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),

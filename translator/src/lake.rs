@@ -114,11 +114,6 @@ impl IdSet {
         self.0.binary_search(&id).is_ok()
     }
 
-    /// The ids that cut the set into as many parts of about the same size, each the first one of a part but the first.
-    pub fn cuts(&self, parts: usize) -> Vec<u128> {
-        (1..parts).filter_map(|part| self.0.get(self.0.len() * part / parts).copied()).collect()
-    }
-
     /// Whether an id lies in `low..=high`.
     pub fn any_within(&self, (low, high): (u128, u128)) -> bool {
         self.0.get(self.0.partition_point(|id| *id < low)).is_some_and(|id| *id <= high)

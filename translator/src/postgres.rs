@@ -15,7 +15,7 @@ pub(crate) use scan::{inconsistent_sql, scan_statement};
 use crate::bind::Reference;
 use crate::catalog::{Attribute, Column, Entity, MainColumnKind, ScalarType, Storage};
 use crate::hot::{HotColumn, WireType};
-use crate::quote::{Ident, TableName, uuid_text};
+use crate::quote::{Ident, TableName};
 
 /// Names of the PostgreSQL tables (design section 2.1), each possibly with a schema (`app.change_log`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,26 +46,6 @@ pub struct HotStatement {
     pub sql: String,
     /// Attribute columns after the fixed leading ones.
     pub columns: Vec<HotColumn>,
-}
-
-impl HotStatement {
-    /// Statements that read the same rows together, each those between two neighbouring `cuts`, which ascend.
-    pub fn parts(&self, cuts: &[u128]) -> Vec<String> {
-        let bound = |cut: &u128| format!("'{}'::uuid", uuid_text(*cut));
-        (0..=cuts.len())
-            .map(|part| {
-                // The statement ends with the conjuncts of its WHERE.
-                let mut sql = self.sql.clone();
-                if let Some(low) = part.checked_sub(1).and_then(|before| cuts.get(before)) {
-                    sql.push_str(&format!(" AND c.row_id >= {}", bound(low)));
-                }
-                if let Some(high) = cuts.get(part) {
-                    sql.push_str(&format!(" AND c.row_id < {}", bound(high)));
-                }
-                sql
-            })
-            .collect()
-    }
 }
 
 /// Reads the ids of the dirty set of an entity, or of those that matter ([`dirty_ids_condition`]): one column
@@ -269,29 +249,5 @@ fn stored_scalar(attribute: &Attribute) -> Stored {
         (ScalarType::Json, _) => Stored::Opaque,
         (_, WireType::Int8) => Stored::Integer,
         (_, _) => Stored::Double,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lake::IdSet;
-
-    #[test]
-    fn parts_hold_each_id_once() {
-        let statement = HotStatement { sql: "SELECT … WHERE c.schema_id = 1".to_owned(), columns: Vec::new() };
-        assert_eq!(statement.parts(&[]), ["SELECT … WHERE c.schema_id = 1"]);
-        let ids = IdSet::new((1..=9).collect());
-        assert_eq!(ids.cuts(3), [4, 7]);
-        assert_eq!(
-            statement.parts(&ids.cuts(3)),
-            [
-                "SELECT … WHERE c.schema_id = 1 AND c.row_id < '00000000-0000-0000-0000-000000000004'::uuid",
-                "SELECT … WHERE c.schema_id = 1 AND c.row_id >= '00000000-0000-0000-0000-000000000004'::uuid \
-                 AND c.row_id < '00000000-0000-0000-0000-000000000007'::uuid",
-                "SELECT … WHERE c.schema_id = 1 AND c.row_id >= '00000000-0000-0000-0000-000000000007'::uuid",
-            ]
-        );
-        assert!(IdSet::default().cuts(2).is_empty() && ids.cuts(1).is_empty());
     }
 }

@@ -33,12 +33,6 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
             ),
             ("hot_scan", "`copy`", "How hot rows reach DuckDB: `copy` or `scan`."),
             ("pool_size", "`16`", "Connections at most, so queries that read PostgreSQL at once."),
-            (
-                "read_connections",
-                "`2`",
-                "Connections at most that read the hot rows of one query at once, in one exported snapshot; a query takes more \
-                 than one for 20,000 dirty rows or more, and only those that are free. `1` exports no snapshot.",
-            ),
             ("connect_timeout", "`5s`", "For one attempt to connect, and for waiting for a free connection."),
             ("statement_timeout", "`60s`", "PostgreSQL's limit for each statement; `none` leaves the role's."),
             ("schema_registry", "`schema_registry`", "Table, or `schema.table`."),
@@ -242,7 +236,6 @@ pub fn effective(config: &Config) -> String {
             ("url", masked(true)),
             ("hot_scan", quoted(&query.defaults.hot_scan.as_str())),
             ("pool_size", plain(&postgres.pool_size)),
-            ("read_connections", plain(&postgres.read_connections)),
             ("connect_timeout", quoted(&duration(Some(postgres.connect_timeout)))),
             ("statement_timeout", quoted(&duration(postgres.statement_timeout))),
             ("schema_registry", table(&tables.schema_registry)),

@@ -46,17 +46,6 @@ pub struct HotSummary {
     pub bytes: u64,
 }
 
-impl std::iter::Sum for HotSummary {
-    fn sum<I: Iterator<Item = Self>>(summaries: I) -> Self {
-        summaries.fold(Self::default(), |sum, part| Self {
-            rows_scanned: sum.rows_scanned + part.rows_scanned,
-            rows_returned: sum.rows_returned + part.rows_returned,
-            inconsistent_rows: sum.inconsistent_rows + part.inconsistent_rows,
-            bytes: sum.bytes + part.bytes,
-        })
-    }
-}
-
 /// Builds record batches from the rows of one hot statement.
 #[derive(Debug)]
 pub(super) struct RowDecoder {

@@ -41,21 +41,6 @@ impl PostgresError {
         Self::new(PostgresErrorKind::Internal, message)
     }
 
-    /// A snapshot can't be exported. A server that never exports one can be read all the same.
-    pub(super) fn of_export(error: tokio_postgres::Error) -> Self {
-        match Self::from(error) {
-            error if error.kind == PostgresErrorKind::Unavailable => error,
-            error => Self {
-                kind: PostgresErrorKind::Misconfigured,
-                message: format!(
-                    "{}; with hot_scan = copy and postgres.read_connections = 1 no snapshot is exported",
-                    error.message
-                ),
-                source: error.source,
-            },
-        }
-    }
-
     pub fn kind(&self) -> PostgresErrorKind {
         self.kind
     }

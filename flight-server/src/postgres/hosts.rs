@@ -31,7 +31,7 @@ impl Hosts {
         let hosts = (0..names.len().max(addresses.len()))
             .map(|index| only(config, names.get(index), addresses.get(index).copied(), port(index)))
             .collect();
-        let is_random = is_random(config);
+        let is_random = config.get_load_balance_hosts() == LoadBalanceHosts::Random;
         Self { hosts, connector, limit, is_random }
     }
 
@@ -71,15 +71,6 @@ impl deadpool_postgres::Connect for Hosts {
     fn connect(&self, _config: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
         self.connect_to_any().boxed()
     }
-}
-
-fn is_random(config: &Config) -> bool {
-    config.get_load_balance_hosts() == LoadBalanceHosts::Random
-}
-
-/// Whether connections of one pool go to several servers.
-pub(super) fn are_balanced(config: &Config) -> bool {
-    is_random(config) && config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
 }
 
 /// The same settings for one host of the list.

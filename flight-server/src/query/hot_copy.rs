@@ -1,20 +1,11 @@
-//! `hot_scan = "copy"`: hot rows by binary COPY into temporary tables, those of a large dirty set over several
-//! connections at once.
-//!
-//! PostgreSQL reads a dirty row by three index look-ups, which one backend does one after the other: a lateral aggregate
-//! never runs in parallel workers. So a large set is cut by `row_id`, and each part is read by a connection of its own
-//! in the same exported snapshot (PostgreSQL documentation, "Snapshot Synchronization Functions"), as `pg_dump --jobs`
-//! does it.
+//! `hot_scan = "copy"`: dirty ids and hot rows by binary COPY, straight into temporary tables.
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::future::try_join_all;
-use futures::stream::select_all;
 use futures::{Stream, TryFutureExt, TryStreamExt};
 use translator::emit::hot_table;
-use translator::lake::IdSet;
 use translator::plan::ReferencePlan;
 use translator::postgres::HotStatement;
 
@@ -25,44 +16,21 @@ use crate::engine::create_temporary_table;
 use crate::engine::duckdb::{Connection, DuckError};
 use crate::postgres::{HotSummary, PostgresError, Snapshot, hot_schema};
 
-/// As many dirty rows, which take some tens of milliseconds, are worth a connection.
-const ROWS_A_CONNECTION: usize = 10_000;
-
 impl Sources {
     /// Loads the hot rows of the reference at `index` into its temporary table.
-    ///
-    /// `snapshots` are the connections on the query's snapshot: one at least, and more are added where `ids`, the dirty
-    /// ones that matter, are many.
     pub(super) async fn copy_hot_rows(
         &self,
-        snapshots: &mut Vec<Snapshot>,
+        snapshot: &mut Snapshot,
         index: usize,
         reference: &ReferencePlan,
         statement: &HotStatement,
-        ids: Option<&IdSet>,
         connection: &Arc<Connection>,
     ) -> Result<HotSummary, QueryError> {
-        let entity = &reference.entity;
-        let parts = match ids {
-            Some(ids) => {
-                let wanted = (ids.len() / ROWS_A_CONNECTION).clamp(1, self.postgres.read_connections());
-                if wanted > snapshots.len() {
-                    let missing = wanted - snapshots.len();
-                    let join = self.postgres.join(&mut snapshots[0], missing).map_err(statement_error);
-                    let joined = self.unless_silent(join).await?;
-                    snapshots.extend(joined);
-                }
-                statement.parts(&ids.cuts(wanted.min(snapshots.len())))
-            }
-            None => vec![statement.sql.clone()],
-        };
-        let readers = try_join_all(
-            snapshots.iter_mut().zip(&parts).map(|(snapshot, sql)| snapshot.hot_rows(sql, entity, &statement.columns)),
-        );
-        let mut readers = self.unless_silent(readers.map_err(statement_error)).await?;
-        let schema = hot_schema(entity, &statement.columns);
-        self.append_all(connection, hot_table(index), schema, &mut select_all(&mut readers)).await?;
-        Ok(readers.iter().map(|reader| reader.summary()).sum())
+        let (entity, columns) = (&reference.entity, &statement.columns);
+        let rows = snapshot.hot_rows(&statement.sql, entity, columns).map_err(statement_error);
+        let mut rows = self.unless_silent(rows).await?;
+        self.append_all(connection, hot_table(index), hot_schema(entity, columns), &mut rows).await?;
+        Ok(rows.summary())
     }
 
     /// Appends a stream of batches from PostgreSQL to a new temporary table. DuckDB works on a thread of its own, while the

@@ -254,7 +254,7 @@ impl Sources {
             return Ok(Loaded { plan, hot: Vec::new(), snapshot });
         }
         let hot = match snapshot {
-            Some(snapshot) => self.load_hot_rows(snapshot, &mut plan, &facts.dirty_ids, connection).await?,
+            Some(snapshot) => self.load_hot_rows(snapshot, &mut plan, connection).await?,
             None => Vec::new(),
         };
         Ok(Loaded { plan, hot, snapshot: None })
@@ -263,22 +263,19 @@ impl Sources {
     /// Loads the hot rows of each reference into its temporary table and ends the snapshot.
     async fn load_hot_rows(
         &self,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         plan: &mut FederatedPlan,
-        dirty_ids: &BTreeMap<i16, Arc<IdSet>>,
         connection: &Arc<Connection>,
     ) -> Result<Vec<HotExecution>, QueryError> {
         let mut hot = Vec::new();
-        let mut snapshots = vec![snapshot];
         for (index, reference) in plan.references.iter().enumerate() {
             let Some(source) = &reference.hot else { continue };
             let started = Instant::now();
             let summary = if source.scan_inconsistent_sql.is_some() {
-                let scan = self.scans.load(&mut snapshots[0], index, reference, source, connection);
+                let scan = self.scans.load(&mut snapshot, index, reference, source, connection);
                 self.unless_silent(scan).await?
             } else {
-                let ids = dirty_ids.get(&reference.entity.schema_id).map(Arc::as_ref);
-                self.copy_hot_rows(&mut snapshots, index, reference, &source.statement, ids, connection).await?
+                self.copy_hot_rows(&mut snapshot, index, reference, &source.statement, connection).await?
             };
             if summary.inconsistent_rows > 0 {
                 plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
@@ -289,7 +286,7 @@ impl Sources {
                 ms: started.elapsed().as_secs_f64() * 1000.0,
             });
         }
-        try_join_all(snapshots.into_iter().map(|snapshot| self.finish(snapshot))).await?;
+        self.finish(snapshot).await?;
         Ok(hot)
     }
 

@@ -15,7 +15,6 @@ mod deployment;
 mod docs;
 mod failures;
 mod harness;
-mod hot_copy;
 mod hot_scan;
 mod lifecycle;
 mod metrics;

@@ -7,7 +7,6 @@ use futures::StreamExt;
 use thermocline_tests::postgres::{self, Cluster, PASSWORD, TestDatabase};
 use thermocline_tests::proxy::Link;
 use thermocline_tests::scenario::{LakeKind, Scenario};
-use thermocline_tests::server::ServerConfig;
 use thermocline_tests::until;
 use tonic::Code;
 
@@ -105,9 +104,8 @@ async fn a_hang_in_the_hot_scan_ends_in_time() -> Result<()> {
 async fn a_restart_of_postgres_in_a_transaction_is_made_good() -> Result<()> {
     let cluster = Cluster::start().await?;
     let database = TestDatabase::create_in(&cluster).await?;
-    // Of several connections one would break at the stop, and a second attempt begin before the restart.
-    let one = |config: ServerConfig| config.with("postgres", "read_connections", 1);
-    let Proxied { scenario, postgres } = Proxied::start(database, vec![stored()], LakeKind::Local, one).await?;
+    let Proxied { scenario, postgres } =
+        Proxied::start(database, vec![stored()], LakeKind::Local, |config| config).await?;
     fill_with_large_rows(&scenario.database, LARGE_ROWS).await?;
     assert_eq!(scenario.client.query("SELECT count(*) AS c FROM things").await?.row_count(), 1);
     postgres.set(Link::HangAfter(MIDDLE));
