@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use futures::{StreamExt, TryStreamExt};
+use tokio::task::JoinHandle;
 use translator::lake::{IdSet, LakeFile};
 use translator::options::{Tier, Tiers};
 use translator::planner::wants_delta_ids;
 use translator::quote::duckdb_text;
 
+use super::breaker::Breaker;
 use super::error::{QueryError, Recovery};
-use super::run::execution_error;
+use super::run::{end_by_interrupts, execution_error};
 use super::unique_files::{FileKey, key};
 use crate::engine::Engine;
-use crate::engine::duckdb::DuckError;
+use crate::engine::duckdb::{DuckError, InterruptHandle};
 use crate::lake::Lake;
 
 /// Ids that are remembered in all (16 bytes each).
@@ -39,6 +41,7 @@ impl DeltaIds {
         tiers: Tiers,
         engine: &Engine,
         lake: &Lake,
+        lake_breaker: &Arc<Breaker>,
     ) -> Result<BTreeMap<String, Arc<IdSet>>, QueryError> {
         let mut found = self.known(files, tiers);
         let unknown: Vec<(FileKey, String)> = wanted(files, tiers)
@@ -46,7 +49,9 @@ impl DeltaIds {
             .map(|file| (key(file), lake.duckdb_url(&file.path)))
             .collect();
         let mut reads = futures::stream::iter(unknown)
-            .map(|(key, url)| async move { Ok::<_, QueryError>((key, Arc::new(read_ids(engine, url).await?))) })
+            .map(|(key, url)| async move {
+                Ok::<_, QueryError>((key, Arc::new(read_ids(engine, url, lake_breaker).await?)))
+            })
             .buffer_unordered(CONCURRENT_READS);
         while let Some((key, ids)) = reads.try_next().await? {
             let mut cache = self.lock();
@@ -89,18 +94,36 @@ fn named(error: DuckError, url: &str) -> QueryError {
     }
 }
 
-async fn read_ids(engine: &Engine, url: String) -> Result<IdSet, QueryError> {
+async fn read_ids(engine: &Engine, url: String, lake_breaker: &Arc<Breaker>) -> Result<IdSet, QueryError> {
     // A UUID leaves DuckDB as text; its 16 bytes leave as they are.
     let sql = format!(
         "SELECT from_hex(replace(CAST(CAST(row_id AS UUID) AS VARCHAR), '-', '')) FROM read_parquet([{}], hive_partitioning = false)",
         duckdb_text(&url)
     );
     let connection = engine.connect().map_err(QueryError::internal)?;
-    let guard = connection.interrupt_on_drop();
-    let read = tokio::task::spawn_blocking(move || connection.query(&sql)).await.map_err(QueryError::internal)?;
-    guard.finish();
+    let interrupt = connection.interrupt_handle();
+    let thread = tokio::task::spawn_blocking(move || connection.query(&sql));
+    let mut reading = Reading { thread, interrupt, lake_breaker: Arc::clone(lake_breaker) };
+    let read = (&mut reading.thread).await.map_err(QueryError::internal)?;
     let (_, batches) = read.map_err(|error| named(error, &url))?;
     Ok(IdSet::new(batches.iter().flat_map(row_ids).collect()))
+}
+
+/// A read on another thread, which is interrupted when nobody waits for it any more.
+struct Reading<T> {
+    thread: JoinHandle<T>,
+    interrupt: InterruptHandle,
+    lake_breaker: Arc<Breaker>,
+}
+
+impl<T> Drop for Reading<T> {
+    fn drop(&mut self) {
+        let thread = self.thread.abort_handle();
+        if !thread.is_finished() {
+            let lake = Some(Arc::clone(&self.lake_breaker));
+            end_by_interrupts(self.interrupt.clone(), lake, move || thread.is_finished(), |_| {});
+        }
+    }
 }
 
 /// The ids in the first column of a batch of 16-byte values.

@@ -84,14 +84,6 @@ impl StuckRuns {
         Self { lake: None, ..self.clone() }
     }
 
-    /// Tells the lake's breaker that the lake keeps a thread waiting.
-    fn lake_is_silent(&self) {
-        tracing::warn!("DuckDB doesn't end an interrupted query");
-        if let Some(lake) = &self.lake {
-            lake.record_failure();
-        }
-    }
-
     /// Takes the permit off a thread that doesn't end.
     fn enter(&self, permit: &RunPermit) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
@@ -149,27 +141,49 @@ impl Drop for Run {
         if self.finished.load(Ordering::Acquire) {
             return;
         }
-        self.interrupt.interrupt();
-        let (interrupt, finished) = (self.interrupt.clone(), Arc::clone(&self.finished));
+        let finished = Arc::clone(&self.finished);
         let (permit, stuck) = (Arc::clone(&self.permit), self.stuck.clone());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let since = Instant::now();
-                let (mut place, mut told) = (None, false);
-                while !finished.load(Ordering::Acquire) {
-                    interrupt.interrupt();
-                    if place.is_none() && since.elapsed() > PERMIT_PATIENCE {
-                        place = stuck.enter(&permit);
-                    }
-                    if !told && since.elapsed() > LAKE_PATIENCE {
-                        stuck.lake_is_silent();
-                        told = true;
-                    }
-                    tokio::time::sleep(INTERRUPT_INTERVAL).await;
+        let mut place = None;
+        end_by_interrupts(
+            self.interrupt.clone(),
+            stuck.lake.clone(),
+            move || finished.load(Ordering::Acquire),
+            move |waited| {
+                if place.is_none() && waited > PERMIT_PATIENCE {
+                    place = stuck.enter(&permit);
                 }
-            });
-        }
+            },
+        );
     }
+}
+
+/// Interrupts a statement that nobody waits for any more until it has ended, in the background. When that takes long, the
+/// lake keeps DuckDB waiting, and its breaker learns of it. `meanwhile` gets the time since the first interrupt.
+pub(super) fn end_by_interrupts(
+    interrupt: InterruptHandle,
+    lake: Option<Arc<Breaker>>,
+    has_ended: impl Fn() -> bool + Send + 'static,
+    mut meanwhile: impl FnMut(Duration) + Send + 'static,
+) {
+    interrupt.interrupt();
+    // Without a runtime the process is about to end.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        let since = Instant::now();
+        let mut told = false;
+        while !has_ended() {
+            interrupt.interrupt();
+            meanwhile(since.elapsed());
+            if !told && since.elapsed() > LAKE_PATIENCE {
+                told = true;
+                tracing::warn!("DuckDB doesn't end an interrupted query");
+                if let Some(lake) = &lake {
+                    lake.record_failure();
+                }
+            }
+            tokio::time::sleep(INTERRUPT_INTERVAL).await;
+        }
+    });
 }
 
 struct Worker {

@@ -240,7 +240,8 @@ impl Sources {
         for files in facts.files.values_mut() {
             files.retain(|file| !overrides.excluded_files.contains(&file.path));
         }
-        facts.delta_ids = self.delta_ids.of(&facts.files, options.tiers, &self.engine, &self.lake).await?;
+        let ids = self.delta_ids.of(&facts.files, options.tiers, &self.engine, &self.lake, &self.lake_breaker);
+        facts.delta_ids = ids.await?;
         let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
         if let Some(sql) = plan.hot_query.as_ref().and_then(|hot_query| hot_query.inconsistent_sql.as_ref())
             && let Some(snapshot) = &mut snapshot
