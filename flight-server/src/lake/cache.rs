@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 use translator::lake::LakeFile;
 
+use super::error::LakeError;
+
 /// What makes a file the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct FileIdentity {
@@ -37,10 +39,12 @@ struct State {
     entries: HashMap<FileIdentity, Entry>,
 }
 
+/// Empty while they are read. A failure stays for those who have waited for it; whoever asks later gets another cell.
+type Facts = OnceCell<Result<Arc<LakeFile>, LakeError>>;
+
 #[derive(Debug)]
 struct Entry {
-    /// Empty while they are read for the first time, and after a failure.
-    facts: Arc<OnceCell<Arc<LakeFile>>>,
+    facts: Arc<Facts>,
     used_at: u64,
 }
 
@@ -49,28 +53,28 @@ impl FooterCache {
         Self { capacity, state: Mutex::default() }
     }
 
-    /// What is remembered, or else what `read` gives. Of those that ask at once for the same file one reads and the
-    /// others wait for it; when it fails or is dropped, the next one reads.
+    /// What is remembered, or else what `read` gives. Of those that ask at once for the same file one reads, and the others
+    /// get what it gets, be it a failure; when it is dropped, the next one reads. A failure isn't remembered.
     ///
     /// # Errors
     /// Those of `read`.
-    pub(super) async fn get_or_read<E>(
+    pub(super) async fn get_or_read(
         &self,
         identity: FileIdentity,
-        read: impl Future<Output = Result<LakeFile, E>>,
-    ) -> Result<Arc<LakeFile>, E> {
+        read: impl Future<Output = Result<LakeFile, LakeError>>,
+    ) -> Result<Arc<LakeFile>, LakeError> {
         let facts = self.entry(identity);
         let mut missed = false;
-        let found = facts.get_or_try_init(|| {
+        let found = facts.get_or_init(|| {
             missed = true;
             self.state().lookups.misses += 1;
             async { read.await.map(Arc::new) }
         });
-        let found = found.await?;
+        let found = found.await.clone()?;
         if !missed {
             self.state().lookups.hits += 1;
         }
-        Ok(Arc::clone(found))
+        Ok(found)
     }
 
     pub(super) fn lookups(&self) -> FooterLookups {
@@ -79,15 +83,18 @@ impl FooterCache {
 
     /// Number of files whose facts are remembered.
     pub(super) fn len(&self) -> usize {
-        self.state().entries.values().filter(|entry| entry.facts.initialized()).count()
+        self.state().entries.values().filter(|entry| matches!(entry.facts.get(), Some(Ok(_)))).count()
     }
 
-    fn entry(&self, identity: FileIdentity) -> Arc<OnceCell<Arc<LakeFile>>> {
+    fn entry(&self, identity: FileIdentity) -> Arc<Facts> {
         let mut state = self.state();
         state.clock += 1;
         let used_at = state.clock;
         let entry = state.entries.entry(identity).or_insert_with(|| Entry { facts: Arc::default(), used_at });
         entry.used_at = used_at;
+        if let Some(Err(_)) = entry.facts.get() {
+            entry.facts = Arc::default();
+        }
         let facts = Arc::clone(&entry.facts);
         if state.entries.len() > self.capacity {
             // A quarter at a time, so that a full cache isn't searched for each new entry.
@@ -112,6 +119,7 @@ mod tests {
     use translator::options::Tier;
 
     use super::*;
+    use crate::lake::LakeErrorKind;
 
     fn identity(path: &str) -> FileIdentity {
         FileIdentity { path: path.to_owned(), bytes: 1, etag: None, modified_at: 0 }
@@ -133,42 +141,67 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn of_many_that_ask_at_once_one_reads() {
-        let cache = FooterCache::new(10);
+    fn failure() -> LakeError {
+        LakeError::new(LakeErrorKind::Unavailable, "down")
+    }
+
+    /// Twenty ask at once, and the one that reads gets `read`.
+    async fn ask_at_once(
+        cache: &FooterCache,
+        read: Result<LakeFile, LakeError>,
+    ) -> Vec<Result<Arc<LakeFile>, LakeError>> {
         let gate = Notify::new();
         let asked = join_all((0..20).map(|_| {
             cache.get_or_read(identity("a"), async {
                 gate.notified().await;
-                Ok::<_, ()>(facts("a"))
+                read.clone()
             })
         }));
         let (found, ()) = tokio::join!(asked, async { gate.notify_one() });
+        found
+    }
+
+    #[tokio::test]
+    async fn of_many_that_ask_at_once_one_reads() {
+        let cache = FooterCache::new(10);
+        let found = ask_at_once(&cache, Ok(facts("a"))).await;
         assert!(found.iter().all(|found| found.as_ref().is_ok_and(|facts| facts.path == "a")));
         assert_eq!(cache.lookups(), FooterLookups { hits: 19, misses: 1 });
         assert_eq!(cache.len(), 1);
     }
 
     #[tokio::test]
-    async fn a_failure_is_not_remembered() {
+    async fn a_failure_is_told_to_all_that_wait_and_not_remembered() {
         let cache = FooterCache::new(10);
-        assert_eq!(cache.get_or_read(identity("a"), async { Err("down") }).await.err(), Some("down"));
-        assert_eq!(cache.len(), 0);
-        assert!(cache.get_or_read(identity("a"), async { Ok::<_, ()>(facts("a")) }).await.is_ok());
-        assert_eq!(cache.lookups(), FooterLookups { hits: 0, misses: 2 });
+        let found = ask_at_once(&cache, Err(failure())).await;
+        assert!(found.iter().all(|found| found.as_ref().is_err_and(|error| error.to_string() == "down")));
+        assert_eq!((cache.lookups(), cache.len()), (FooterLookups { hits: 0, misses: 1 }, 0));
+        assert!(cache.get_or_read(identity("a"), async { Ok(facts("a")) }).await.is_ok());
+        assert_eq!((cache.lookups(), cache.len()), (FooterLookups { hits: 0, misses: 2 }, 1));
+    }
+
+    #[tokio::test]
+    async fn when_the_one_that_reads_is_dropped_another_reads() {
+        let cache = FooterCache::new(10);
+        let mut first = Box::pin(cache.get_or_read(identity("a"), std::future::pending()));
+        assert!(futures::poll!(&mut first).is_pending());
+        let mut second = Box::pin(cache.get_or_read(identity("a"), async { Ok(facts("a")) }));
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.is_ok());
     }
 
     #[tokio::test]
     async fn the_longest_unasked_are_forgotten() {
         let cache = FooterCache::new(8);
         for name in ["a", "b", "c", "d", "e", "f", "g", "a", "h", "i"] {
-            assert!(cache.get_or_read(identity(name), async { Ok::<_, ()>(facts(name)) }).await.is_ok());
+            assert!(cache.get_or_read(identity(name), async { Ok(facts(name)) }).await.is_ok());
         }
         let misses = cache.lookups().misses;
         for name in ["a", "h", "i"] {
-            assert!(cache.get_or_read(identity(name), async { Err(()) }).await.is_ok(), "{name}");
+            assert!(cache.get_or_read(identity(name), async { Err(failure()) }).await.is_ok(), "{name}");
         }
-        assert!(cache.get_or_read(identity("b"), async { Err(()) }).await.is_err());
+        assert!(cache.get_or_read(identity("b"), async { Err(failure()) }).await.is_err());
         assert_eq!(cache.lookups().misses, misses + 1);
     }
 }

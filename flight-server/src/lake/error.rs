@@ -1,13 +1,15 @@
 //! What can go wrong with the lake, by kind.
 
+use std::sync::Arc;
+
 /// A failure of the lake. The text names files by their path in the lake; it holds no credentials.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct LakeError {
     kind: LakeErrorKind,
     message: String,
     #[source]
-    source: Option<anyhow::Error>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// The kinds of failure that callers act upon.
@@ -29,7 +31,7 @@ impl LakeError {
     }
 
     pub(super) fn with_source(mut self, source: impl Into<anyhow::Error>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(source.into())));
         self
     }
 
