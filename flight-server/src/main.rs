@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::from(error)),
     };
-    // Only a server leaves threads behind that a hanging lake keeps inside DuckDB.
+    // A server that is told to end must. Of a writer the exit code counts: its threads get time to end well.
     let patience = Duration::from_secs(match command {
         Command::Serve { .. } | Command::Check(_) | Command::Query(_) => 2,
         Command::Flush(_) | Command::Compact(_) | Command::Gc(_) | Command::Manifest(_) => 30,

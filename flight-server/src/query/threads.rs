@@ -33,21 +33,21 @@ pub fn wait_for_threads(limit: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
     fn threads_are_waited_for() {
-        let thread = QueryThread::new();
-        let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let other = std::thread::spawn({
-            let ended = std::sync::Arc::clone(&ended);
-            move || {
-                ended.store(true, std::sync::atomic::Ordering::Release);
-                drop(thread);
-            }
+        let (thread, ended) = (QueryThread::new(), Arc::new(AtomicBool::new(false)));
+        let setter = Arc::clone(&ended);
+        let other = std::thread::spawn(move || {
+            setter.store(true, Ordering::Release);
+            drop(thread);
         });
         wait_for_threads(Duration::from_secs(600));
-        assert!(ended.load(std::sync::atomic::Ordering::Acquire));
+        assert!(ended.load(Ordering::Acquire));
         other.join().unwrap();
     }
 }
