@@ -348,7 +348,6 @@ impl Bench<'_> {
             errors.extend(failed);
         }
         let elapsed = started.elapsed().as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "counts of queries")]
         let (answered, failed) = (samples.len() as f64, errors.len() as f64);
         case.ratio("queries a second", answered / elapsed, Target::None);
         case.ratio("p99 in ms", samples.percentile(0.99), Target::None);

@@ -18,6 +18,7 @@ mod planning;
 mod quack;
 mod report;
 mod samples;
+mod triggers;
 mod writer;
 
 use std::path::PathBuf;
@@ -87,7 +88,11 @@ fn run(cli: Cli) -> Result<()> {
     anyhow::ensure!(cli.rows >= 10_000, "--rows must be at least 10000");
     let mut measured = report::Report::new(cli.rows, cli.runs.max(1))?;
     let kinds = cli.ids.map_or(vec![Ids::Time, Ids::Random], |ids| vec![ids]);
-    for ids in kinds {
+    let only_triggers = cli.only.as_ref().is_some_and(|only| triggers::NAME.contains(only.as_str()));
+    if cli.only.is_none() || only_triggers {
+        runtime.block_on(triggers::measure(cli.runs.max(1), &mut measured)).context("the triggers' case")?;
+    }
+    for ids in kinds.into_iter().filter(|_| !only_triggers) {
         println!("== {} ids", ids.as_str());
         let only_writer = cli.only.as_ref().is_some_and(|only| writer::NAME.contains(only.as_str()));
         if cli.only.is_none() || only_writer {

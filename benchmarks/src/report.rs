@@ -176,7 +176,7 @@ impl Report {
         write("report.json", format!("{}\n", serde_json::to_string_pretty(&json)?))?;
         let mut plots = Vec::new();
         for case in &self.cases {
-            let name = format!("{}-{}.svg", case.name.replace([' ', ','], "-").replace("--", "-"), case.ids);
+            let name = format!("{}-{}.svg", file_name(&case.name), case.ids);
             if let Some(svg) = plot(case) {
                 write(&name, svg)?;
                 plots.push((case, name));
@@ -279,6 +279,14 @@ fn round(value: f64) -> f64 {
     (value * factor).round() / factor
 }
 
+/// A case's name as a file's: letters, digits and single hyphens, which every file system takes.
+fn file_name(case: &str) -> String {
+    case.split(|letter: char| !letter.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join("-")
+}
+
 /// Bars of a case's times, or the line of its values; `None` when there is nothing to compare.
 fn plot(case: &Case) -> Option<String> {
     const WIDTH: f64 = 640.0;
@@ -287,7 +295,6 @@ fn plot(case: &Case) -> Option<String> {
     let mut body = String::new();
     let height = if case.line.len() > 1 {
         let most = case.line.iter().copied().fold(1.0, f64::max);
-        #[expect(clippy::cast_precision_loss, reason = "a place on a drawing")]
         let points: Vec<String> = case
             .line
             .iter()

@@ -72,7 +72,6 @@ pub(crate) async fn measure(rows: u64, ids: Ids, runs: usize, report: &mut Repor
     } else {
         case.note("DuckDB's COPY of the merged files ran out of memory".to_owned());
     }
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     for (verb, samples, peak) in [("flush", &flush, peaks[0]), ("compact", &compact, peaks[1])] {
         case.ratio(&format!("{verb}, thousand rows a second"), rows as f64 / samples.median(), Target::None);
         case.ratio(&format!("{verb}, peak memory in MB"), peak as f64 / 1e6, Target::None);

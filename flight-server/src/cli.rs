@@ -1,4 +1,7 @@
 //! The commands of the `thermocline` binary.
 
 pub mod check;
+mod client;
+mod output;
 pub mod query;
+pub mod sql;

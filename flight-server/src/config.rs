@@ -1,14 +1,21 @@
-//! Configuration: `thermocline.toml` with the environment laid over it (design section 9), as typed sections.
+//! Configuration: `thermocline.toml` with the environment laid over it (docs/configuration.md), as typed sections.
 //!
 //! [`Config::load`] reports every fault together: place, key and what is expected. Secrets are [`Secret`]s from the
 //! moment they are read; no fault prints a value that could be one.
 
+mod cache;
+mod hot;
+pub(crate) mod postgres_url;
 mod reference;
 mod secret;
+mod tls;
 mod tree;
 
+pub use cache::CacheConfig;
+pub use hot::{HotConfig, HotMirror};
 pub use reference::{REFERENCE, effective, markdown};
 pub use secret::Secret;
+pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 pub use tree::ConfigFault;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,9 +33,11 @@ pub struct Config {
     pub path: PathBuf,
     pub server: ServerConfig,
     pub postgres: PostgresConfig,
+    pub hot: HotConfig,
     pub lake: LakeConfig,
     pub catalog: CatalogConfig,
     pub duckdb: DuckDbConfig,
+    pub cache: CacheConfig,
     pub query: QueryConfig,
     pub breaker: BreakerConfig,
     pub telemetry: TelemetryConfig,
@@ -44,6 +53,14 @@ pub struct ServerConfig {
     pub admin_listen: SocketAddr,
     /// Running queries get this long to finish once the server is told to stop.
     pub drain_limit: Duration,
+    /// File with the token that the admin port asks for.
+    pub admin_token_file: Option<PathBuf>,
+    /// Connections at most; more are closed at once.
+    pub max_connections: usize,
+    /// Connections of one address (of one /64 of IPv6) at most.
+    pub max_connections_per_address: usize,
+    /// A connection that hasn't begun to speak HTTP/2 by then is closed.
+    pub handshake_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +76,7 @@ pub struct PostgresConfig {
     pub tables: TableNames,
 }
 
-/// Names of the tables of design section 2.1.
+/// Names of the tables of docs/contract.md, "PostgreSQL tables".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableNames {
     pub schema_registry: TableName,
@@ -152,6 +169,7 @@ pub struct DuckDbConfig {
     pub temp_directory: Option<PathBuf>,
     /// A size as DuckDB writes it.
     pub temp_directory_limit: Option<String>,
+    /// What the configuration names, else where they were shipped ([`crate::parts`]); DuckDB's own when absent.
     pub extension_directory: Option<PathBuf>,
 }
 
@@ -161,8 +179,35 @@ pub struct QueryConfig {
     pub defaults: QueryOptions,
     pub max_concurrent: usize,
     pub max_queued: usize,
+    /// How long a query waits for its client to read before it is ended; `None` for as long as the client is there.
+    pub idle_timeout: Option<Duration>,
     /// Whether PostgreSQL and the choice of files get conditions of queries.
     pub pushdown: bool,
+    pub merge: MergeChoice,
+}
+
+/// How versions in files become rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MergeChoice {
+    /// By position where the version index knows them, and otherwise as the files' statistics allow.
+    Auto,
+    /// By position, waiting for the version index.
+    Positions,
+    /// As the statistics allow, without a version index.
+    Layered,
+    /// By a window over all versions.
+    Window,
+}
+
+impl MergeChoice {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Positions => "positions",
+            Self::Layered => "layered",
+            Self::Window => "window",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,16 +297,6 @@ pub enum TokenKey {
     PublicKey(PathBuf),
 }
 
-#[derive(Debug, Clone)]
-pub struct TlsConfig {
-    /// PEM file with the certificate chain.
-    pub certificate: PathBuf,
-    /// PEM file with the private key.
-    pub private_key: PathBuf,
-    /// PEM file with the authorities of client certificates: mutual TLS.
-    pub client_ca: Option<PathBuf>,
-}
-
 /// Everything that is wrong with a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFaults {
@@ -340,24 +375,28 @@ pub fn catalog_path(path: &Path, environment: impl IntoIterator<Item = (String, 
 
 fn read_config(mut root: Section, path: &Path, faults: &mut Faults) -> Option<Config> {
     let base = path.parent().unwrap_or(Path::new(""));
-    let server = read_server(root.section("server", faults), faults);
+    let server = read_server(root.section("server", faults), base, faults);
     let (postgres, hot_scan) = read_postgres(root.section("postgres", faults), faults);
+    let hot = hot::read(root.section("hot", faults), faults);
     let lake = read_lake(root.section("lake", faults), faults);
     let catalog = read_catalog(root.section("catalog", faults), base, faults);
     let duckdb = read_duckdb(root.section("duckdb", faults), base, faults);
+    let cache = cache::read(root.section("cache", faults), base, faults);
     let query = read_query(root.section("query", faults), hot_scan, faults);
     let breaker = read_breaker(root.section("breaker", faults), faults);
     let telemetry = read_telemetry(root.section("telemetry", faults), faults);
     let auth = read_auth(root.section("auth", faults), base, server.listen, faults);
-    let tls = read_tls(root.section("tls", faults), base, faults);
+    let tls = tls::read_tls(root.section("tls", faults), base, faults);
     root.finish(faults);
     Some(Config {
         path: path.to_owned(),
         server,
         postgres: postgres?,
+        hot,
         lake: lake?,
         catalog,
         duckdb,
+        cache,
         query,
         breaker,
         telemetry,
@@ -366,7 +405,7 @@ fn read_config(mut root: Section, path: &Path, faults: &mut Faults) -> Option<Co
     })
 }
 
-fn read_server(mut section: Section, faults: &mut Faults) -> ServerConfig {
+fn read_server(mut section: Section, base: &Path, faults: &mut Faults) -> ServerConfig {
     let mut address = |key, port| {
         section
             .parsed(key, "an address such as 127.0.0.1:32010 or [::]:32010", faults, read_address)
@@ -379,8 +418,29 @@ fn read_server(mut section: Section, faults: &mut Faults) -> ServerConfig {
         faults.report(section.place(), key, format!("{admin_listen} is also `listen`; expected another port"));
     }
     let drain_limit = section.duration("drain_limit", faults).unwrap_or(Duration::from_secs(30));
+    let admin_token_file = path(&mut section, "admin_token_file", base, faults);
+    if admin_token_file.is_none() && !admin_listen.ip().is_loopback() {
+        let key = section.key("admin_token_file");
+        let message = format!(
+            "is missing, and admin_listen {admin_listen} can be reached from other machines, which would read names of \
+             tables there; expected a file with a token"
+        );
+        faults.report(&section.place_of("admin_listen"), key, message);
+    }
+    let max_connections = positive(section.integer("max_connections", 1..=1_000_000, faults), 1_000);
+    let max_connections_per_address =
+        positive(section.integer("max_connections_per_address", 1..=1_000_000, faults), 100);
+    let handshake_timeout = section.duration("handshake_timeout", faults).unwrap_or(Duration::from_secs(10));
     section.finish(faults);
-    ServerConfig { listen, admin_listen, drain_limit }
+    ServerConfig {
+        listen,
+        admin_listen,
+        drain_limit,
+        admin_token_file,
+        max_connections,
+        max_connections_per_address,
+        handshake_timeout,
+    }
 }
 
 fn read_address(text: &str) -> Option<SocketAddr> {
@@ -393,7 +453,7 @@ fn read_address(text: &str) -> Option<SocketAddr> {
 fn read_postgres(mut section: Section, faults: &mut Faults) -> (Option<PostgresConfig>, Option<HotScan>) {
     let expected = "a URL such as postgresql://user:password@host:5432/database";
     let url = require(&mut section, "url", expected, faults, |text| {
-        crate::postgres::is_valid_url(text).then(|| Secret::new(text.to_owned()))
+        postgres_url::PostgresUrl::parse(text).map(|_| Secret::new(text.to_owned()))
     });
     let hot_scan = section
         .parsed("hot_scan", "copy or scan", faults, |text| match text {
@@ -564,7 +624,8 @@ fn read_duckdb(mut section: Section, base: &Path, faults: &mut Faults) -> DuckDb
     let temp_directory = path(&mut section, "temp_directory", base, faults);
     let temp_directory_limit =
         section.parsed("temp_directory_limit", expected, faults, read_size).map(|found| found.value);
-    let extension_directory = path(&mut section, "extension_directory", base, faults);
+    let extension_directory =
+        path(&mut section, "extension_directory", base, faults).or_else(crate::parts::extension_directory);
     section.finish(faults);
     DuckDbConfig { memory_limit, threads, temp_directory, temp_directory_limit, extension_directory }
 }
@@ -594,9 +655,16 @@ fn read_query(mut section: Section, postgres_hot_scan: Option<HotScan>, faults: 
     }
     let max_concurrent = positive(section.integer("max_concurrent", 1..=100_000, faults), 16);
     let max_queued = positive(section.integer("max_queued", 0..=1_000_000, faults), 128);
+    let idle_timeout = section.optional_duration("idle_timeout", faults).unwrap_or(Some(Duration::from_secs(300)));
     let pushdown = section.boolean("pushdown", faults).is_none_or(|found| found.value);
+    let merge = section
+        .parsed("merge", "auto, positions, layered or window", faults, |text| {
+            use MergeChoice::{Auto, Layered, Positions, Window};
+            [Auto, Positions, Layered, Window].into_iter().find(|merge| merge.as_str() == text)
+        })
+        .map_or(MergeChoice::Auto, |found| found.value);
     section.finish(faults);
-    QueryConfig { defaults, max_concurrent, max_queued, pushdown }
+    QueryConfig { defaults, max_concurrent, max_queued, idle_timeout, pushdown, merge }
 }
 
 fn read_breaker(mut section: Section, faults: &mut Faults) -> BreakerConfig {
@@ -748,23 +816,6 @@ fn read_token(mut section: Section, is_written: bool, base: &Path, faults: &mut 
     };
     section.finish(faults);
     Some(TokenConfig { key: key?, issuer, audience })
-}
-
-fn read_tls(mut section: Section, base: &Path, faults: &mut Faults) -> Option<TlsConfig> {
-    let place = section.place().clone();
-    let certificate = path(&mut section, "certificate", base, faults);
-    let private_key = path(&mut section, "private_key", base, faults);
-    let client_ca = path(&mut section, "client_ca", base, faults);
-    section.finish(faults);
-    match (certificate, private_key) {
-        (Some(certificate), Some(private_key)) => Some(TlsConfig { certificate, private_key, client_ca }),
-        (None, None) if client_ca.is_none() => None,
-        (certificate, _) => {
-            let missing = if certificate.is_none() { "tls.certificate" } else { "tls.private_key" };
-            faults.report(&place, missing, "is missing; expected `certificate` and `private_key` together");
-            None
-        }
-    }
 }
 
 /// A key that must be written.

@@ -5,9 +5,16 @@
 pub(crate) mod duckdb;
 mod execution;
 mod http_log;
+pub(crate) mod mirror;
 mod scan;
 pub(crate) mod shape;
+pub(crate) mod sql_type;
+mod system_shapes;
+mod temporary_table;
+mod vocabulary;
 
-pub(crate) use execution::{Engine, EngineSettings, LakeAccess, create_temporary_table};
+pub(crate) use execution::{Engine, EngineSettings, LakeAccess};
 pub(crate) use scan::{ScanEngine, ScanSettings};
 pub(crate) use shape::ShapeDatabase;
+pub(crate) use temporary_table::create_temporary_table;
+pub use vocabulary::SqlVocabulary;

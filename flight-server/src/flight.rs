@@ -11,7 +11,7 @@
 //!   │ DoGet(ticket)                               │
 //!   ├────────────────────────────────────────────▶│ ticket → SQL, parameters, options, query id; plan again, execute
 //!   │◀────────────────────────────────────────────┤ schema, batches of about 2 MB, …
-//!   │◀────────────────────────────────────────────┤ an empty batch with app_metadata: plan with `execution`
+//!   │◀────────────────────────────────────────────┤ the last rows, with app_metadata: plan with `execution`
 //! ```
 //!
 //! A prepared statement is three, and its handle holds the statement itself:
@@ -39,9 +39,11 @@ mod parameters;
 mod reflection;
 mod result_stream;
 mod server;
+mod service;
 mod session;
 mod split;
 mod status;
+mod table_path;
 #[cfg(test)]
 mod test_pipeline;
 mod wire_schema;
@@ -50,67 +52,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use async_trait::async_trait;
-use translator::catalog::Catalog;
-use translator::options::QueryOptions;
+use tonic::codec::CompressionEncoding;
 
-use crate::query::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
+use crate::query::QueryPipeline;
 
 pub(crate) use reflection::file_descriptors;
 pub use server::FlightSqlServer;
-
-/// What the wire needs of the query pipeline.
-#[async_trait]
-pub trait QueryPipeline: Send + Sync + 'static {
-    /// The catalog in force.
-    fn catalog(&self) -> Arc<Catalog>;
-
-    /// The server's defaults, below session options and call headers.
-    fn default_options(&self) -> QueryOptions;
-
-    /// Admits and binds a statement. Touches no source.
-    ///
-    /// # Errors
-    /// The statement is wrong, refused, or names an unknown table.
-    async fn prepare(&self, sql: &str) -> Result<PreparedQuery, QueryError>;
-
-    /// Plans a query without running it.
-    ///
-    /// # Errors
-    /// As [`QueryPipeline::prepare`], and what planning meets: parameters that don't fit, a source that is down.
-    async fn plan(&self, request: QueryRequest) -> Result<PlannedQuery, QueryError>;
-
-    /// Plans and runs a query. Dropping the stream cancels it.
-    ///
-    /// # Errors
-    /// As [`QueryPipeline::plan`], and whatever fails before the first batch.
-    async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError>;
-
-    /// Cancels the running query with this id, and no other.
-    fn cancel(&self, query_id: &str) -> CancelOutcome;
-
-    /// Keywords and functions of the SQL that clients may write.
-    fn sql_vocabulary(&self) -> Arc<SqlVocabulary>;
-}
-
-/// What became of a request to cancel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CancelOutcome {
-    /// The query was running or waiting, and is told to stop.
-    Cancelled,
-    /// No query with that id runs here: it is over, never started, or runs on another replica.
-    NotFound,
-}
-
-/// Names that a SQL editor completes and that drivers report, from DuckDB itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SqlVocabulary {
-    pub keywords: Vec<String>,
-    pub numeric_functions: Vec<String>,
-    pub string_functions: Vec<String>,
-    pub datetime_functions: Vec<String>,
-    pub system_functions: Vec<String>,
-}
 
 /// Settings of the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,20 +88,22 @@ impl Default for FlightSettings {
 pub fn service(pipeline: Arc<dyn QueryPipeline>, settings: FlightSettings) -> FlightServiceServer<FlightSqlServer> {
     let max_message_bytes = settings.max_message_bytes;
     FlightServiceServer::new(FlightSqlServer::new(pipeline, settings))
+        // Some clients compress what they send. Answers go as they are: batches compress badly, and at a client's cost.
+        .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(max_message_bytes)
         .max_encoding_message_size(max_message_bytes)
 }
 
 /// Transport settings that suit Flight: keep-alive on queries that compute for long before their first batch, call
-/// headers up to 64 KiB, and windows that keep a 2 MB message in flight.
+/// headers up to 64 KiB (the service refuses more), and windows that keep a 2 MB message in flight.
 pub fn tuned(server: tonic::transport::Server) -> tonic::transport::Server {
     server
         .tcp_nodelay(true)
         .tcp_keepalive(Some(Duration::from_secs(60)))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        // The limit counts 32 bytes a header on top of names and values.
-        .http2_max_header_list_size(Some(128 * 1024))
+        // Far above the service's own limit: beyond this one the whole connection ends, and its other calls with it.
+        .http2_max_header_list_size(Some(512 * 1024))
         .initial_stream_window_size(Some(4 * 1024 * 1024))
         .initial_connection_window_size(Some(16 * 1024 * 1024))
 }

@@ -1,4 +1,5 @@
-//! What can be asked right now: real probes of PostgreSQL, the lake and DuckDB, with limits, remembered for a moment.
+//! What can be asked right now: real probes of PostgreSQL, the lake and DuckDB, with limits, remembered for a moment, and
+//! whether the slots of queries move.
 //!
 //! Knows neither HTTP nor gRPC; `admin` and `serve` publish what it finds.
 
@@ -13,17 +14,22 @@ use translator::catalog::Entity;
 use crate::engine::Engine;
 use crate::lake::Lake;
 use crate::postgres::PostgresSource;
+use crate::query::UnreadSlots;
 
 /// A probe that takes longer counts as failed.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// A finding is this long as good as a new one.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// What is probed, by the names that health services and `system.health` have.
+pub(crate) const PROBED: [&str; 4] = ["postgres", "lake", "duckdb", "queries"];
+
 /// Probes the sources of one server.
 pub struct HealthMonitor {
     postgres: PostgresSource,
     lake: Lake,
     engine: Arc<Engine>,
+    unread: Arc<UnreadSlots>,
     entities: Box<dyn Fn() -> Vec<Arc<Entity>> + Send + Sync>,
     draining: AtomicBool,
     last: Mutex<Option<(Instant, Arc<HealthReport>)>>,
@@ -38,8 +44,8 @@ impl std::fmt::Debug for HealthMonitor {
 /// What the probes found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HealthReport {
-    /// `postgres`, `lake` and `duckdb`.
-    pub sources: [SourceHealth; 3],
+    /// `postgres`, `lake`, `duckdb` and `queries`.
+    pub sources: [SourceHealth; 4],
     /// Unix milliseconds.
     pub checked_at: i64,
 }
@@ -54,7 +60,7 @@ pub struct SourceHealth {
 }
 
 impl HealthReport {
-    /// Whether every source answers.
+    /// Whether every source answers, and queries move.
     pub fn is_ready(&self) -> bool {
         self.sources.iter().all(|source| source.state.is_ok())
     }
@@ -85,12 +91,14 @@ impl HealthMonitor {
         postgres: PostgresSource,
         lake: Lake,
         engine: Arc<Engine>,
+        unread: Arc<UnreadSlots>,
         entities: impl Fn() -> Vec<Arc<Entity>> + Send + Sync + 'static,
     ) -> Self {
         Self {
             postgres,
             lake,
             engine,
+            unread,
             entities: Box::new(entities),
             draining: AtomicBool::new(false),
             last: Mutex::const_new(None),
@@ -131,10 +139,12 @@ impl HealthMonitor {
                 Err(error) => Err(error.to_string()),
             }
         };
+        let [postgres_name, lake_name, duckdb_name, queries_name] = PROBED;
         let sources = futures::join!(
-            probe("postgres", async { self.postgres.probe().await.map_err(|error| error.to_string()) }),
-            probe("lake", async { self.lake.probe_object(&entities).await.map_err(|error| error.to_string()) }),
-            probe("duckdb", duckdb),
+            probe(postgres_name, async { self.postgres.probe(&entities).await.map_err(|error| error.to_string()) }),
+            probe(lake_name, async { self.lake.probe_object(&entities).await.map_err(|error| error.to_string()) }),
+            probe(duckdb_name, duckdb),
+            probe(queries_name, async { self.unread.state() }),
         );
         HealthReport { sources: sources.into(), checked_at: chrono::Utc::now().timestamp_millis() }
     }

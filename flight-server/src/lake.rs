@@ -7,16 +7,20 @@
 
 mod cache;
 mod counted;
+mod encryption;
 mod error;
 mod footer;
 mod in_force;
+mod nanoseconds;
 mod probe;
 pub(crate) mod retired;
+mod second_reader;
 mod store;
 mod upkeep;
 
 pub use error::{LakeError, LakeErrorKind};
 pub use footer::UNIQUE_ROWS_KEY;
+pub use second_reader::{SecondFacts, SecondReader};
 pub use store::S3Credentials;
 pub use upkeep::{Superseded, compaction_due};
 
@@ -25,7 +29,7 @@ use std::sync::{Arc, Mutex};
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3;
 use object_store::path::{Path, PathPart};
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
 use translator::catalog::Entity;
 use translator::lake::LakeFile;
@@ -56,6 +60,7 @@ pub struct Lake {
     notes: Arc<KnownNotes>,
     /// A file that could be read, with its size: the next probe tries it first.
     probed: Arc<Mutex<Option<(String, u64)>>>,
+    second_reader: Option<Arc<dyn SecondReader>>,
 }
 
 /// The files of one entity at one moment, by path. Two listings are equal when they hold the same files.
@@ -113,7 +118,15 @@ impl Lake {
             footers: Arc::new(FooterCache::new(CACHED_FOOTERS)),
             notes: Arc::default(),
             probed: Arc::default(),
+            second_reader: None,
         })
+    }
+
+    /// Reads footers by `reader` that can't be read otherwise.
+    #[must_use]
+    pub fn with_second_reader(mut self, reader: Arc<dyn SecondReader>) -> Self {
+        self.second_reader = Some(reader);
+        self
     }
 
     /// Lists the base and delta files of an entity. An existing root without files gives an empty listing.
@@ -208,9 +221,56 @@ impl Lake {
         let mut reader = ParquetObjectReader::new(Arc::clone(&self.store.objects), self.location(&file.path))
             .with_file_size(file.bytes)
             .with_footer_size_hint(FOOTER_GUESS.min(usize::try_from(file.bytes).unwrap_or(FOOTER_GUESS)));
-        let metadata =
-            reader.get_metadata(None).await.map_err(|error| LakeError::of_footer(&lake, &file.path, error))?;
-        Ok(footer::read_facts(&metadata, &file.path, file.tier, file.bytes))
+        let metadata = match reader.get_metadata(None).await {
+            Ok(metadata) => metadata,
+            Err(error) => return self.read_again(file, LakeError::of_footer(&lake, &file.path, error)).await,
+        };
+        if let Some(reason) = footer::unreadable_codec(&metadata) {
+            return Err(LakeError::unreadable(&lake, &file.path, &reason));
+        }
+        let mut facts = footer::read_facts(&metadata, &file.path, file.tier, file.bytes);
+        nanoseconds::settle(&mut facts, &reader, &metadata).await;
+        Ok(facts)
+    }
+
+    /// What the second reader says of a file that the first one refused for `failure`.
+    async fn read_again(&self, file: &ListedFile, failure: LakeError) -> Result<LakeFile, LakeError> {
+        if !matches!(failure.kind(), LakeErrorKind::Corrupt { .. }) {
+            return Err(failure);
+        }
+        if let Some(reason) = self.why_unreadable(&file.path).await {
+            return Err(LakeError::unreadable(&self.url.to_string(), &file.path, &reason));
+        }
+        let Some(second) = self.second_reader.clone() else { return Err(failure) };
+        let url = self.duckdb_url(&file.path);
+        match tokio::task::spawn_blocking(move || second.read(&url)).await {
+            Ok(Ok(facts)) => {
+                tracing::info!(file = file.path, %failure, "DuckDB reads a footer that the Parquet reader refuses");
+                Ok(facts.of(file))
+            }
+            Ok(Err(second)) => {
+                tracing::warn!(file = file.path, error = second, "DuckDB can't read the footer either");
+                Err(failure)
+            }
+            Err(panic) => Err(failure.with_source(panic)),
+        }
+    }
+
+    /// Why a file can't be read that no reader understands, when the file itself tells: it is encrypted.
+    pub(crate) async fn why_unreadable(&self, path: &str) -> Option<String> {
+        let location = self.location(path);
+        let objects = &self.store.objects;
+        let bytes = objects.head(&location).await.ok()?.size;
+        let tail_at = bytes.checked_sub(encryption::TAIL)?;
+        let tail = objects.get_range(&location, tail_at..bytes).await.ok()?;
+        let is_encrypted = match encryption::read_tail(tail.as_ref().try_into().ok()?) {
+            encryption::Tail::EncryptedFooter => true,
+            encryption::Tail::Footer(length) => {
+                let footer = objects.get_range(&location, tail_at.checked_sub(length)?..tail_at).await.ok()?;
+                encryption::has_encrypted_columns(&footer)
+            }
+        };
+        is_encrypted.then(|| "it is encrypted, and no encrypted file is read: write it in plain".to_owned())
     }
 
     /// Number of footers that are remembered.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use flight_server::{cli, query, serve, writer};
+use flight_server::{cli, init, moving, query, serve, writer};
 
 /// One always-fresh table over hot PostgreSQL rows and Parquet files, served over Arrow Flight SQL.
 #[derive(Debug, Parser)]
@@ -24,12 +24,16 @@ enum Command {
         config: PathBuf,
     },
     Check(cli::check::CheckArgs),
+    Init(init::InitArgs),
     /// Send a query to a server and print the result or the plan.
     Query(cli::query::QueryArgs),
+    Sql(cli::sql::SqlArgs),
     Flush(writer::FlushArgs),
     Compact(writer::CompactArgs),
     Gc(writer::GcArgs),
     Manifest(writer::ManifestArgs),
+    Prune(moving::PruneArgs),
+    Restore(moving::RestoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -45,18 +49,27 @@ fn main() -> ExitCode {
     };
     // A server that is told to end must. Of a writer the exit code counts: its threads get time to end well.
     let patience = Duration::from_secs(match command {
-        Command::Serve { .. } | Command::Check(_) | Command::Query(_) => 2,
-        Command::Flush(_) | Command::Compact(_) | Command::Gc(_) | Command::Manifest(_) => 30,
+        Command::Serve { .. } | Command::Check(_) | Command::Init(_) | Command::Query(_) | Command::Sql(_) => 2,
+        Command::Flush(_)
+        | Command::Compact(_)
+        | Command::Gc(_)
+        | Command::Manifest(_)
+        | Command::Prune(_)
+        | Command::Restore(_) => 30,
     });
     let result = runtime.block_on(async {
         match command {
             Command::Serve { config } => serve::run(&config).await,
             Command::Check(arguments) => cli::check::run(&arguments).await,
+            Command::Init(arguments) => arguments.run().await,
             Command::Query(arguments) => cli::query::run(arguments).await,
+            Command::Sql(arguments) => cli::sql::run(arguments).await,
             Command::Flush(arguments) => arguments.run().await,
             Command::Compact(arguments) => arguments.run().await,
             Command::Gc(arguments) => arguments.run().await,
             Command::Manifest(arguments) => arguments.run().await,
+            Command::Prune(arguments) => arguments.run().await,
+            Command::Restore(arguments) => arguments.run().await,
         }
     });
     // Threads that have worked in DuckDB end before the process does: what they clean up mustn't race with what DuckDB's

@@ -6,26 +6,38 @@
 mod connect;
 mod copy;
 mod decode;
+mod eav_inventory;
 mod error;
 mod hosts;
 mod inspect;
+mod introspect;
 mod manifest;
+mod moment;
+mod moving;
+mod physical;
 mod rows;
 mod scanned;
+mod setup;
 mod tls;
 mod writes;
 
-pub use connect::is_valid_url;
-pub use decode::{HotSummary, hot_schema};
+pub use decode::{HotSummary, UnreadableRow, hot_schema};
+pub use eav_inventory::EavAttribute;
 pub use error::{PostgresError, PostgresErrorKind};
 pub use inspect::{IndexFacts, TableFacts};
+pub use introspect::{Firing, FoundColumn, FoundKey, FoundTable, Reference, TableKind};
 pub use manifest::{columns_from_json, columns_to_json};
+pub use moment::{SeenTransactions, SnapshotIdentity, SourceIdentity, Stamp, Stamped};
+pub use moving::{Candidate, Pruned};
+pub use physical::{PhysicalColumns, Reader};
 pub use rows::{DirtyIds, HotRows, dirty_ids_schema};
 pub(crate) use scanned::{ScannedRows, passing_scan_failure, scan_failure};
+pub use setup::Backfilled;
 pub use writes::{
     DirtySize, ExportedVersion, LockPurpose, ManifestEntry, ManifestFile, SwapError, WriteSession, manifest_ddl,
 };
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
@@ -34,9 +46,10 @@ use translator::catalog::Entity;
 use translator::hot::HotColumn;
 use translator::lake::LakeFile;
 
+use crate::config::postgres_url::PostgresUrl;
 use crate::config::{PostgresConfig, TableNames};
-use connect::Target;
 use hosts::Hosts;
+use physical::physical_columns_sql;
 use rows::CopyStream;
 use tls::Connector;
 
@@ -74,14 +87,14 @@ impl PostgresSource {
     /// # Errors
     /// A URL that cannot be read, or root certificates that cannot be used.
     pub fn new(config: &PostgresConfig) -> Result<Self, PostgresError> {
-        let mut target = Target::parse(config.url.expose()).ok_or_else(|| {
+        let mut target = PostgresUrl::parse(config.url.expose()).ok_or_else(|| {
             PostgresError::new(PostgresErrorKind::Misconfigured, "PostgreSQL: the URL cannot be understood")
         })?;
         if target.config.get_connect_timeout().is_none() {
             // For each host; the pool's limit below is for all of them.
             target.config.connect_timeout(config.connect_timeout);
         }
-        let connector = target.connector()?;
+        let connector = connect::connector(&target)?;
         let limit = target.config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
         let hosts = Hosts::new(&target.config, connector.clone(), limit);
         let create_timeout = limit.saturating_mul(hosts.len());
@@ -129,39 +142,44 @@ impl PostgresSource {
             connector: self.connector.clone(),
             statement_running: true,
             tables: self.tables.clone(),
+            physical: Arc::default(),
         };
         let timeout = self.statement_timeout.map_or_else(String::new, |timeout| {
             format!("SET LOCAL statement_timeout = {};", timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into()))
         });
-        // One round trip. BEGIN takes no snapshot yet, the first query does: hence the SELECT.
-        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeout} SELECT 1");
-        let begun = tokio::time::timeout(self.connect_timeout, snapshot.client()?.batch_execute(&sql)).await;
-        match begun {
-            Ok(result) => result?,
-            Err(_) => {
-                return Err(PostgresError::new(
-                    PostgresErrorKind::Unavailable,
-                    "PostgreSQL: opening a snapshot took too long",
-                ));
-            }
-        }
+        // One round trip. BEGIN takes no snapshot yet, the first query does; that one asks what the tables are, which may
+        // have changed since the last snapshot.
+        let sql = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeout} {}",
+            physical_columns_sql(&self.tables)
+        );
+        let begun = tokio::time::timeout(self.connect_timeout, snapshot.client()?.simple_query(&sql)).await;
+        let Ok(messages) = begun else {
+            return Err(PostgresError::new(
+                PostgresErrorKind::Unavailable,
+                "PostgreSQL: opening a snapshot took too long",
+            ));
+        };
+        snapshot.physical = Arc::new(PhysicalColumns::read(&messages?)?);
         snapshot.statement_running = false;
         Ok(snapshot)
     }
 
-    /// Asks PostgreSQL for the registry's first row: it is up, lets us in, and has our tables.
+    /// Asks PostgreSQL for a row of each table that these entities need: it is up, lets us in, and has them.
     ///
     /// # Errors
     /// Unavailable, Misconfigured.
-    pub async fn probe(&self) -> Result<(), PostgresError> {
+    pub async fn probe(&self, entities: &[Arc<Entity>]) -> Result<(), PostgresError> {
         let mut snapshot = self.begin().await?;
         let tables = &self.tables;
-        let sql = format!(
-            "/* probe */ SELECT (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT 1) r) + (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT \
-             1) m) + (SELECT count(*) FROM (SELECT 1 FROM {} LIMIT 1) e) + (SELECT count(*) FROM (SELECT 1 FROM {} \
-             LIMIT 1) c)",
-            tables.schema_registry, tables.entity_main, tables.eav_data, tables.change_log
-        );
+        let mut needed = vec![tables.schema_registry.to_string(), tables.change_log.to_string()];
+        if entities.is_empty() || entities.iter().any(|entity| entity.own_table().is_none()) {
+            needed.extend([tables.entity_main.to_string(), tables.eav_data.to_string()]);
+        }
+        let own = entities.iter().filter_map(|entity| entity.own_table());
+        needed.extend(own.map(|table| translator::quote::TableName(&table.name).to_string()));
+        let one_of = |table: &String| format!("(SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1) r)");
+        let sql = format!("/* probe */ SELECT {}", needed.iter().map(one_of).collect::<Vec<_>>().join(" + "));
         snapshot.count(&sql).await?;
         snapshot.finish().await
     }
@@ -189,6 +207,7 @@ pub struct Snapshot {
     /// Whether the server may still be working on a statement of ours.
     statement_running: bool,
     tables: TableNames,
+    physical: Arc<PhysicalColumns>,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -233,6 +252,11 @@ impl Snapshot {
     ) -> Result<HotRows<Self>, PostgresError> {
         let stream = self.copy_out(sql).await?;
         HotRows::new(self, stream, entity, columns)
+    }
+
+    /// The columns behind attributes, as they are in this snapshot.
+    pub fn physical(&self) -> &Arc<PhysicalColumns> {
+        &self.physical
     }
 
     /// Runs a statement that returns one `int8`.
@@ -309,6 +333,11 @@ impl Snapshot {
         }
         self.statement_running = true;
         Ok(())
+    }
+
+    /// Names of the tables, as the translator takes them.
+    fn plain_tables(&self) -> translator::postgres::TableNames {
+        self.tables.plain()
     }
 
     fn client(&self) -> Result<&Object, PostgresError> {

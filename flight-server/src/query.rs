@@ -1,30 +1,42 @@
 //! The query pipeline: SQL and options in, a plan and a stream of record batches out. Knows neither tonic nor Flight.
 
 mod admission;
-mod breaker;
+mod blame;
+mod bound_memory;
 mod delta_ids;
 mod error;
+mod explain;
 mod file_check;
 mod hot_copy;
 mod hot_scan;
 mod hot_stream;
+mod indexing;
+mod interface;
 mod inventory;
+mod moment_facts;
 mod parameters;
 mod pipeline;
 mod plan_json;
+mod record;
 mod recovery;
 mod run;
 mod scan_figures;
+mod source_errors;
 mod sources;
 mod statement;
 pub(crate) mod system_tables;
 mod threads;
 mod unique_files;
+mod unread;
 
 pub use error::{ErrorKind, QueryError};
 pub(crate) use file_check::file_faults;
+pub use interface::{CancelOutcome, QueryPipeline};
 pub use pipeline::{Pipeline, StartError};
 pub use threads::wait_for_threads;
+pub(crate) use unread::UnreadSlots;
+
+pub use crate::engine::SqlVocabulary;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -59,7 +71,7 @@ pub struct PreparedQuery {
 #[derive(Debug, Clone)]
 pub struct PlannedQuery {
     pub schema: SchemaRef,
-    /// The plan of design section 7, without `execution`.
+    /// The plan of docs/plan.md, without `execution`.
     pub plan: Arc<serde_json::Value>,
     /// Estimated number of rows; -1 when unknown (the wire's convention).
     pub estimated_rows: i64,

@@ -1,8 +1,10 @@
 //! `thermocline serve`: from the configuration to a listening server, and its orderly end.
 
+mod reload;
+
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,22 +12,25 @@ use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
-use translator::catalog::Catalog;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, AdminToken};
 use crate::config::{Config, environment};
 use crate::flight::{self, FlightSettings};
-use crate::health::HealthMonitor;
+use crate::health::{HealthMonitor, PROBED};
 use crate::query::Pipeline;
-use crate::telemetry::{self, LogLevel};
+use crate::telemetry;
+use crate::transport::{TlsFiles, Transport};
+use reload::{InForce, read_catalog};
 
-/// What gRPC's health service tells of; `""` is all together.
-const SERVICES: [&str; 4] = ["", "postgres", "lake", "duckdb"];
+/// What gRPC's health service tells of all together.
+const WHOLE: &str = "";
+/// How long the streams of queries that are cut off get to say so.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The gRPC health service is brought up to date this often.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -38,7 +43,10 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let (telemetry, exporters, log_level) = telemetry::start(&config.telemetry)?;
     refuse_unenforced(&config)?;
     let catalog = read_catalog(&config.catalog.path)?;
+    let tls = config.tls.as_ref().map(TlsFiles::open).transpose()?.map(Arc::new);
+    let admin_token = Arc::new(AdminToken::open(config.server.admin_token_file.as_deref())?);
     let pipeline = Arc::new(Pipeline::start(&config, catalog, Arc::clone(&telemetry)).await?);
+    let in_force = Arc::new(InForce::new(&config, &pipeline, tls.clone(), &admin_token, log_level, &telemetry));
 
     let drain_limit = config.server.drain_limit;
     let listener = TcpListener::bind(config.server.listen)
@@ -47,19 +55,25 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let (health_reporter, health_service) = tonic_health::server::health_reporter();
     // Known from the start, and not serving before the first probe says so.
-    for service in SERVICES {
+    for service in services() {
         health_reporter.set_service_status(service, ServingStatus::NotServing).await;
     }
     let health = pipeline.health();
     let watch = tokio::spawn(report_health(Arc::clone(&health), health_reporter.clone()));
-    let admin = Admin { health: Arc::clone(&health), telemetry, pipeline: Arc::clone(&pipeline) };
+    let admin = Admin {
+        health: Arc::clone(&health),
+        telemetry: Arc::clone(&telemetry),
+        pipeline: Arc::clone(&pipeline),
+        token: admin_token,
+        reload_fault: in_force.fault(),
+    };
     let admin = listen_for_admin(config.server.admin_listen, admin).await;
 
     // Before anybody is told that the server is there: a signal that nobody listens for ends the process.
     let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let reload = tokio::spawn(reload_on_hangup(hangups, Arc::clone(&pipeline), config.path.clone(), log_level));
+    let reload = tokio::spawn(in_force.keep(hangups));
     let (drained_sender, drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move {
         wait_for_stop(terminate, interrupt).await;
@@ -72,17 +86,23 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         // The receiver is gone when the server has ended already.
         let _ended = drained_sender.send(());
     };
-    let server = flight::tuned(Server::builder())
+    let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
+    let connections = Transport::new(&config.server, tls, telemetry).accept(listener);
+    let mut server = flight::tuned(Server::builder());
+    if let Some(tls) = &config.tls {
+        server = server.max_connection_age(tls.max_connection_age);
+    }
+    let server = server
         .trace_fn(telemetry::call_span)
-        .add_service(health_service)
-        .add_service(reflection()?)
-        .add_service(flight::service(pipeline, FlightSettings::default()))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown);
+        .add_service(health_service.accept_compressed(CompressionEncoding::Gzip))
+        .add_service(reflection()?.accept_compressed(CompressionEncoding::Gzip))
+        .add_service(flight::service(Arc::clone(&pipeline) as _, FlightSettings::default()))
+        .serve_with_incoming_shutdown(connections, shutdown);
 
     // Whoever started us waits for this line.
-    writeln!(std::io::stdout(), "listening on grpc://{address}")?;
+    writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
     std::io::stdout().flush()?;
-    tracing::info!(%address, "listening");
+    tracing::info!(%address, scheme, "listening");
 
     let late = async {
         match drained.await {
@@ -90,9 +110,17 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
             Err(_) => std::future::pending().await,
         }
     };
+    tokio::pin!(server);
     tokio::select! {
-        result = server => result.context("the server failed")?,
-        () = late => tracing::warn!("queries still ran after server.drain_limit, {drain_limit:?}; they are cut off"),
+        result = &mut server => result.context("the server failed")?,
+        () = late => {
+            tracing::warn!("queries still ran after server.drain_limit, {drain_limit:?}; they are cut off");
+            pipeline.end_queries();
+            // Who reads is told; who doesn't isn't waited for.
+            if let Ok(result) = tokio::time::timeout(LAST_WORDS, &mut server).await {
+                result.context("the server failed")?;
+            }
+        }
     }
     for task in [Some(reload), admin].into_iter().flatten() {
         task.abort();
@@ -111,11 +139,7 @@ async fn listen_for_admin(address: SocketAddr, admin: Admin) -> Option<JoinHandl
     match listening.await {
         Ok((address, listener)) => {
             tracing::info!(%address, "admin port: /livez, /readyz, /metrics");
-            Some(tokio::spawn(async move {
-                if let Err(error) = axum::serve(listener, admin::router(admin)).await {
-                    tracing::error!(%error, "the admin port is closed");
-                }
-            }))
+            Some(tokio::spawn(admin::serve(listener, admin)))
         }
         Err(error) => {
             tracing::warn!(%address, %error, "no admin port: cannot listen on server.admin_listen");
@@ -124,7 +148,12 @@ async fn listen_for_admin(address: SocketAddr, admin: Admin) -> Option<JoinHandl
     }
 }
 
-/// Keeps gRPC's health service at what the probes find: `postgres`, `lake`, `duckdb`, and `""` for all of them.
+/// What gRPC's health service tells of.
+fn services() -> impl Iterator<Item = &'static str> {
+    [WHOLE].into_iter().chain(PROBED)
+}
+
+/// Keeps gRPC's health service at what the probes find: each by its name, and `""` for all of them.
 async fn report_health(health: Arc<HealthMonitor>, reporter: HealthReporter) {
     loop {
         let report = health.report().await;
@@ -132,7 +161,7 @@ async fn report_health(health: Arc<HealthMonitor>, reporter: HealthReporter) {
         for source in &report.sources {
             reporter.set_service_status(source.name, status(source.state.is_ok())).await;
         }
-        reporter.set_service_status("", status(report.is_ready() && !health.is_draining())).await;
+        reporter.set_service_status(WHOLE, status(report.is_ready() && !health.is_draining())).await;
         tokio::time::sleep(HEALTH_INTERVAL).await;
     }
 }
@@ -140,11 +169,11 @@ async fn report_health(health: Arc<HealthMonitor>, reporter: HealthReporter) {
 /// Tells those who watch the health service that this server ends, and ends their streams: a drain waits for every open
 /// stream, and these have no end of their own.
 async fn end_health_streams(reporter: &HealthReporter) {
-    for service in SERVICES {
+    for service in services() {
         reporter.set_service_status(service, ServingStatus::NotServing).await;
     }
     let mut reporter = reporter.clone();
-    for service in SERVICES {
+    for service in services() {
         reporter.clear_service_status(service).await;
     }
 }
@@ -160,41 +189,12 @@ fn reflection() -> anyhow::Result<ServerReflectionServer<impl ServerReflection>>
 
 /// What the configuration asks for and this version doesn't enforce must not look enforced.
 fn refuse_unenforced(config: &Config) -> anyhow::Result<()> {
-    if config.tls.is_some() {
-        bail!("[tls] is set, but this version serves plain text only; put a TLS proxy in front and remove [tls]");
-    }
     if !config.auth.anonymous || !config.auth.users.is_empty() || config.auth.token.is_some() {
         bail!(
             "[auth] asks for logins, but this version lets everybody in; set auth.anonymous = true and no users or token"
         );
     }
     Ok(())
-}
-
-fn read_catalog(path: &Path) -> anyhow::Result<Arc<Catalog>> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read the catalog file {}", path.display()))?;
-    match Catalog::parse(&text) {
-        Ok(catalog) => Ok(Arc::new(catalog)),
-        Err(faults) => bail!("the catalog file {} is wrong:\n{faults}", path.display()),
-    }
-}
-
-/// SIGHUP: reads the catalog and the log level again. What is wrong leaves the old one in force.
-async fn reload_on_hangup(mut hangups: Signal, pipeline: Arc<Pipeline>, config_path: PathBuf, log_level: LogLevel) {
-    while hangups.recv().await.is_some() {
-        let reloaded = Config::load(&config_path, environment())
-            .map_err(|faults| anyhow::anyhow!("{faults}"))
-            .and_then(|config| {
-                let catalog = read_catalog(&config.catalog.path)?;
-                pipeline.set_catalog(catalog)?;
-                log_level.set(&config.telemetry.log_level)
-            });
-        match reloaded {
-            Ok(()) => tracing::info!("the catalog and the log level were reloaded"),
-            Err(error) => tracing::error!("catalog and log level stay as they were: {error:#}"),
-        }
-    }
 }
 
 async fn wait_for_stop(mut terminate: Signal, mut interrupt: Signal) {

@@ -1,21 +1,19 @@
 //! What the server tells its operators: metrics, traces, logs and the recent queries.
 //!
-//! The pipeline calls [`Telemetry::start`] for a query and hands the result stream to [`QueryRecord::watch`]; everything
-//! else is measured from outside. Nothing here waits for a collector: spans and metrics are exported by threads of their
+//! Stands under everybody who reports: it knows numbers and names, not queries. Nothing here waits for a collector: spans and metrics are exported by threads of their
 //! own, and what can't be delivered is dropped.
 
 mod export;
 mod metrics;
 mod otlp;
 mod recent;
-mod record;
 mod spans;
 
 pub(crate) use export::call_span;
 pub use export::{ExportError, Exporters, LogLevel, start};
-pub use metrics::{METRIC_NAMES, Observed, ObservedEntity, ObservedTier};
+use metrics::Instruments;
+pub use metrics::{METRIC_NAMES, Observed, ObservedEntity, ObservedIndex, ObservedMoments, ObservedTier};
 pub(crate) use recent::QueryEntry;
-pub(crate) use record::QueryRecord;
 pub(crate) use spans::{plan_span, record_plan};
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,8 +23,7 @@ use std::time::Duration;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::Registry;
 
-use crate::query::{ErrorKind, QueryError};
-use metrics::{Instruments, Observer};
+use metrics::{Now, Observer};
 use recent::RecentQueries;
 
 /// The measures of one server.
@@ -38,7 +35,7 @@ pub struct Telemetry {
     recent: Mutex<RecentQueries>,
     /// Gauges that only the pipeline knows; set once it is there.
     observer: Arc<OnceLock<Observer>>,
-    in_flight: Arc<AtomicI64>,
+    now: Now,
     slow_query: Option<Duration>,
 }
 
@@ -49,14 +46,47 @@ impl std::fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
-    /// Starts the record of a query that runs.
-    pub(crate) fn start(self: &Arc<Self>, query_id: &str, sql: &str) -> QueryRecord {
-        QueryRecord::start(Arc::clone(self), query_id, sql)
+    /// Counts a failure that belongs to no running query: planning, preparing. `kind` is its name in metrics.
+    pub(crate) fn failed(&self, kind: &'static str) {
+        self.instruments.error(kind);
     }
 
-    /// Counts a failure that belongs to no running query: planning, preparing.
-    pub(crate) fn failed(&self, error: &QueryError) {
-        self.instruments.error(kind_name(error.kind()));
+    /// Counts a query that starts; [`Telemetry::query_ended`] must follow.
+    pub(crate) fn query_started(&self) {
+        self.now.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a query: its route, and `finished`, `failed` or `cancelled`.
+    pub(crate) fn query_ended(&self, route: String, outcome: &'static str) {
+        self.now.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.instruments.ended(route, outcome);
+    }
+
+    pub(crate) fn instruments(&self) -> &Instruments {
+        &self.instruments
+    }
+
+    /// Shows a query in `system.queries`, in the place of its earlier state.
+    pub(crate) fn publish(&self, entry: QueryEntry) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).put(entry);
+    }
+
+    /// Queries that take at least this long are logged with their plans.
+    pub(crate) fn slow_query(&self) -> Option<Duration> {
+        self.slow_query
+    }
+
+    /// The number of open connections, which whoever opens them counts.
+    pub(crate) fn connections(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.now.connections)
+    }
+
+    pub(crate) fn refused_connection(&self, reason: &'static str) {
+        self.instruments.refused_connection(reason);
+    }
+
+    pub(crate) fn reload_failed(&self) {
+        self.instruments.reload_failed();
     }
 
     /// Takes the source of the gauges. The first one stays.
@@ -80,24 +110,7 @@ impl Telemetry {
 
     /// Queries between their start and the end of their stream.
     pub fn queries_in_flight(&self) -> i64 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-}
-
-/// The name of an error kind in metrics and `system.queries`.
-pub(crate) fn kind_name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::InvalidQuery => "invalid_query",
-        ErrorKind::NotFound => "not_found",
-        ErrorKind::Unauthenticated => "unauthenticated",
-        ErrorKind::PermissionDenied => "permission_denied",
-        ErrorKind::LimitExceeded => "limit_exceeded",
-        ErrorKind::Unavailable => "unavailable",
-        ErrorKind::DeadlineExceeded => "deadline_exceeded",
-        ErrorKind::Cancelled => "cancelled",
-        ErrorKind::Misconfigured => "misconfigured",
-        ErrorKind::Unsupported => "unsupported",
-        ErrorKind::Internal => "internal",
+        self.now.in_flight.load(Ordering::Relaxed)
     }
 }
 

@@ -25,6 +25,7 @@ mod staging;
 mod upload;
 
 pub use commands::{CompactArgs, FlushArgs, GcArgs, ManifestArgs, WriterError};
+pub(crate) use commands::{ONCE, each_entity, rounds, say};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,21 +39,26 @@ use translator::postgres::TableNames;
 
 use crate::config::{Config, LakeCatalog, LakeUrl, environment};
 use crate::engine::{Engine, EngineSettings, LakeAccess};
-use crate::lake::{Lake, retired};
+use crate::lake::{Lake, LakeErrorKind, Listing, retired};
 use crate::postgres::PostgresSource;
+use crate::second_reader::DuckDbReader;
+use spill::SpillDirectory;
+
+/// Directory of growing files under an entity's prefix.
+const STAGING: &str = "_staging";
 
 /// Both sources, opened for writing.
 #[derive(Debug)]
-struct Writer {
-    config: Config,
-    catalog: Catalog,
-    postgres: PostgresSource,
-    lake: Lake,
+pub(crate) struct Writer {
+    pub(crate) config: Config,
+    pub(crate) catalog: Catalog,
+    pub(crate) postgres: PostgresSource,
+    pub(crate) lake: Lake,
     tables: TableNames,
 }
 
 impl Writer {
-    fn open(config_path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(config_path: &Path) -> anyhow::Result<Self> {
         let mut config = Config::load(config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         // The limit is meant for queries; a flush of many rows takes what it takes.
         config.postgres.statement_timeout = None;
@@ -70,7 +76,7 @@ impl Writer {
     }
 
     /// The entities of these names; all of them when none is named.
-    fn entities(&self, names: &[String]) -> anyhow::Result<Vec<Arc<Entity>>> {
+    pub(crate) fn entities(&self, names: &[String]) -> anyhow::Result<Vec<Arc<Entity>>> {
         if names.is_empty() {
             return Ok(self.catalog.entities().to_vec());
         }
@@ -119,6 +125,18 @@ impl Writer {
         tokio::task::spawn_blocking(move || Engine::open(&settings)).await?.context("cannot set DuckDB up")
     }
 
+    /// The facts of listed files. DuckDB is set up only for a footer that the Parquet reader refuses.
+    async fn facts(&self, listing: &Listing) -> anyhow::Result<Vec<LakeFile>> {
+        match self.lake.files(listing).await {
+            Err(error) if matches!(error.kind(), LakeErrorKind::Corrupt { .. }) => {
+                let spill = SpillDirectory::create(&self.temp_directory())?;
+                let reader = DuckDbReader(Arc::new(self.engine(spill.path()).await?));
+                Ok(self.lake.clone().with_second_reader(Arc::new(reader)).files(listing).await?)
+            }
+            facts => Ok(facts?),
+        }
+    }
+
     /// The files of an entity in force, from the manifest or from a listing without what compactions have retired.
     async fn files(&self, entity: &Entity) -> anyhow::Result<FileSet> {
         if self.has_manifest() {
@@ -137,7 +155,12 @@ impl Writer {
         listing.files.retain(|file| !retired.iter().any(|note| note.paths.contains(&file.path)));
         // One listing alone may show what a flush has just published and miss what an earlier one published before it.
         let is_all = listing == listed && before == listed;
-        Ok(FileSet { files: self.lake.files(&listing).await?, is_all })
+        Ok(FileSet { files: self.facts(&listing).await?, is_all })
+    }
+
+    /// The files of an entity in force.
+    pub(crate) async fn files_in_force(&self, entity: &Entity) -> anyhow::Result<Vec<LakeFile>> {
+        Ok(self.files(entity).await?.files)
     }
 
     /// Files that are there while the manifest of the entity is empty would vanish from every answer without a word.
@@ -186,7 +209,7 @@ impl FileSet {
 }
 
 /// Milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

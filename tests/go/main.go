@@ -243,7 +243,28 @@ func databaseSQL(ctx context.Context, address string) {
 	// database/sql makes an int64 of every integer, and the driver binds only the very type of the parameter.
 	narrow := database.QueryRowContext(ctx, "SELECT n FROM golden WHERE a_integer = ?", 42).Scan(&rows)
 	equal("invalid value type int64 for builder *array.Int32Builder", fmt.Sprint(narrow), "a narrow parameter")
-	cell(name, "parameters", "yes; the driver binds no integer to a column narrower than BIGINT")
+	// The driver knows no other types, and no NULL.
+	for condition, value := range map[string]any{
+		"a_decimal = ?":   1234567.89,
+		"a_date = ?":      time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC),
+		"a_timestamp = ?": time.UnixMilli(leapMoment),
+		"a_text = ?":      nil,
+	} {
+		err := database.QueryRowContext(ctx, "SELECT n FROM golden WHERE "+condition, value).Scan(&rows)
+		equal(true, err != nil && strings.Contains(err.Error(), "builder"), condition)
+	}
+	// A cast around the parameter announces a type that it knows.
+	for condition, value := range map[string]any{
+		"a_integer = CAST(? AS BIGINT)":                            42,
+		"a_decimal = CAST(CAST(? AS VARCHAR) AS DECIMAL(9,2))":     "1234567.89",
+		"a_date = CAST(CAST(? AS VARCHAR) AS DATE)":                "2024-02-29",
+		"a_timestamp = CAST(CAST(? AS VARCHAR) AS TIMESTAMPTZ)":    "2024-02-29T12:34:56.789Z",
+		"row_id = CAST(? AS VARCHAR)":                              "01900000-0000-7000-8000-000000000001",
+	} {
+		check(database.QueryRowContext(ctx, "SELECT n FROM golden WHERE "+condition, value).Scan(&rows))
+		equal(int64(1), rows, condition)
+	}
+	cell(name, "parameters", "BOOLEAN, BIGINT, DOUBLE and text that isn't NULL; the driver binds no other type, so cast the parameter")
 
 	brief, stop := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer stop()

@@ -188,26 +188,73 @@ def test_flight_reads_golden_values(flight):
     assert read(flight, statement(GOLDEN_SQL)).to_pydict() == GOLDEN
 
 
-@cell(FLIGHT, "parameters")
-def test_flight_binds_parameters(flight):
-    """By hand: prepare, bind by DoPut, execute with the handle that DoPut gave."""
+def bind(flight, sql, row):
+    """By hand: prepare, and bind by DoPut. Gives the handle that DoPut gave."""
 
     def handle_of(message):
         # The first field of the message inside the Any, or of the bare message.
         return fields(message)[1]
 
-    body = any_of("ActionCreatePreparedStatementRequest", field(1, b"SELECT n FROM golden WHERE a_text = ?"))
+    body = any_of("ActionCreatePreparedStatementRequest", field(1, sql.encode()))
     [result] = flight.do_action(pyarrow.flight.Action("CreatePreparedStatement", body))
     handle = handle_of(fields(result.body.to_pybytes())[2])
-    row = pyarrow.record_batch({"v": ["it's"]})
     writer, reader = flight.do_put(command("CommandPreparedStatementQuery", field(1, handle)), row.schema)
     writer.write_batch(row)
     writer.done_writing()
     bound = handle_of(reader.read().to_pybytes())
     writer.close()
+    return bound
+
+
+@cell(FLIGHT, "parameters")
+def test_flight_binds_parameters(flight):
+    bound = bind(flight, "SELECT n FROM golden WHERE a_text = ?", pyarrow.record_batch({"v": ["it's"]}))
     assert read(flight, command("CommandPreparedStatementQuery", field(1, bound))).to_pydict() == {"n": [1]}
     body = any_of("ActionClosePreparedStatementRequest", field(1, bound))
     assert list(flight.do_action(pyarrow.flight.Action("ClosePreparedStatement", body))) == []
+
+
+# An id in each form that clients have for it.
+ID = uuid.UUID("01900000-0000-7000-8000-000000000001")
+OTHER_ID = uuid.UUID(int=7)
+ONE_ID = {
+    "arrow.uuid": pyarrow.array([ID], pyarrow.uuid()),
+    "16 bytes": pyarrow.array([ID.bytes], pyarrow.binary(16)),
+    "bytes": pyarrow.array([ID.bytes], pyarrow.binary()),
+    "text": pyarrow.array([str(ID)]),
+    "capitals": pyarrow.array([str(ID).upper()]),
+}
+BY_ID = ["row_id = ?", "? = row_id", "row_id IN (?)", "row_id BETWEEN ? AND '01900000-0000-7000-8000-000000000001'"]
+BY_IDS = ["row_id = ANY(?)", "list_contains(?, row_id)", "row_id IN (SELECT unnest(?))"]
+
+
+@cell(FLIGHT, "parameters")
+@pytest.mark.parametrize("form", ONE_ID)
+def test_flight_binds_ids(flight, form):
+    one = ONE_ID[form]
+    other = {pyarrow.string(): str(OTHER_ID), pyarrow.uuid(): OTHER_ID}.get(one.type, OTHER_ID.bytes)
+    both = pyarrow.array([other, one[0].as_py()], one.type)
+    lists = [
+        pyarrow.ListArray.from_arrays([0, 2], both),
+        pyarrow.LargeListArray.from_arrays([0, 2], both),
+        pyarrow.FixedSizeListArray.from_arrays(both, 2),
+    ]
+    for condition, value in [(c, one) for c in BY_ID] + [(c, many) for c in BY_IDS for many in lists]:
+        row = pyarrow.record_batch({"v": value})
+        bound = bind(flight, f"SELECT n FROM golden WHERE {condition}", row)
+        found = read(flight, command("CommandPreparedStatementQuery", field(1, bound)))
+        assert found.to_pydict() == {"n": [1]}, (condition, value.type)
+
+
+@cell(FLIGHT, "query")
+def test_flight_gets_no_batch_without_rows(flight):
+    """What loops over batches and takes the first row of each mustn't fall over the last one."""
+    for sql in ("SELECT 1 AS x", "SELECT name, n FROM things", "SELECT range AS i FROM range(300000)"):
+        info = flight.get_flight_info(statement(sql))
+        batches = [chunk.data for chunk in flight.do_get(info.endpoints[0].ticket)]
+        assert all(batch.num_rows > 0 for batch in batches[:-1])
+    [empty] = flight.do_get(flight.get_flight_info(statement("SELECT n FROM things WHERE n < -1")).endpoints[0].ticket)
+    assert empty.data.num_rows == 0 and json.loads(empty.app_metadata.to_pybytes())["execution"]["rows"] == 0
 
 
 @cell(FLIGHT, "cancel")
@@ -341,6 +388,26 @@ def test_adbc_binds_values_of_each_type(adbc, column):
             assert cursor.fetchall() == [(row + 1,)]
         cursor.execute(f"SELECT n FROM golden WHERE {column} IS NOT DISTINCT FROM ?", (None,))
         assert cursor.fetchall() == [(3,)]
+
+
+@cell(ADBC, "parameters")
+@pytest.mark.parametrize("form", ["uuid", "bytes", "text"])
+def test_adbc_binds_ids(adbc, form):
+    write = {"uuid": lambda id: id, "bytes": lambda id: id.bytes, "text": str}[form]
+    with adbc.cursor() as cursor:
+        for condition in BY_ID:
+            cursor.execute(f"SELECT n FROM golden WHERE {condition}", (write(ID),))
+            assert cursor.fetchall() == [(1,)], condition
+        ids = ([write(OTHER_ID), write(ID)],)
+        if form == "uuid":
+            # pyarrow makes no array of lists of them by itself.
+            both = pyarrow.array([OTHER_ID, ID], pyarrow.uuid())
+            ids = pyarrow.record_batch({"ids": pyarrow.ListArray.from_arrays([0, 2], both)})
+        for condition in BY_IDS:
+            cursor.execute(f"SELECT n FROM golden WHERE {condition}", ids)
+            assert cursor.fetchall() == [(1,)], condition
+        cursor.execute("SELECT n FROM golden WHERE a_uuid = ?", (write(uuid.UUID(GOLDEN["a_uuid"][0])),))
+        assert cursor.fetchall() == [(1,)]
 
 
 @cell(ADBC, "parameters")

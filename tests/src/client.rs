@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use serde_json::Value as Json;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
 /// A Flight SQL client with its own connection and headers.
@@ -83,10 +83,17 @@ impl Client {
     /// # Errors
     /// The server can't be reached.
     pub async fn connect(endpoint: &str) -> Result<Self> {
-        let channel = Channel::from_shared(endpoint.to_owned())?
-            .connect()
-            .await
-            .with_context(|| format!("cannot connect to {endpoint}"))?;
+        Self::connect_by(Channel::from_shared(endpoint.to_owned())?).await
+    }
+
+    /// # Errors
+    /// The server can't be reached, or one side doesn't believe the other.
+    pub async fn connect_tls(endpoint: &str, tls: ClientTlsConfig) -> Result<Self> {
+        Self::connect_by(Channel::from_shared(endpoint.to_owned())?.tls_config(tls)?).await
+    }
+
+    async fn connect_by(endpoint: Endpoint) -> Result<Self> {
+        let channel = endpoint.connect().await.with_context(|| format!("cannot connect to {}", endpoint.uri()))?;
         let flight = FlightServiceClient::new(channel).max_decoding_message_size(16 * 1024 * 1024);
         Ok(Self { flight, headers: HashMap::new() })
     }

@@ -1,7 +1,7 @@
 //! Seeded random entities, stored versions, predicates and whole queries.
 //!
-//! The same seed gives the same everything, so a failure is named by its seed. Queries never raise errors by overflow or
-//! cast, and every ordered query is ordered totally, so that there is one right answer.
+//! The same seed gives the same everything, so a failure is named by its seed. Queries never raise errors by overflow
+//! or cast, and every ordered query is ordered totally, so that there is one right answer.
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -76,7 +76,8 @@ pub fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
-/// An entity with every type of design 2.3 in a main column and in `eav_data`, both encodings, and lists.
+/// An entity with every type of docs/contract.md, "Types" in a main column and in `eav_data`, both encodings, and
+/// lists.
 pub fn every_type(name: &str, schema_id: i16) -> Entity {
     let decimal = Kind::Decimal { precision: 9, scale: 2 };
     let wide = Kind::Decimal { precision: 15, scale: 4 };

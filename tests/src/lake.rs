@@ -318,7 +318,6 @@ impl LakeFile {
             Kind::Boolean => build!(BooleanBuilder::new(), Value::Boolean(value) => *value),
             Kind::Date => build!(Date32Builder::new(), Value::Date(days) => *days),
             Kind::Uuid => uuid_array(values, self.uuids)?,
-            #[expect(clippy::cast_precision_loss, reason = "15 digits at most fit a double")]
             Kind::Decimal { scale, .. } if self.decimals_as_double => {
                 let divisor = 10f64.powi(i32::from(scale) + 1);
                 build!(Float64Builder::new(), Value::Decimal(unscaled) => unrounded(*unscaled) as f64 / divisor)

@@ -9,11 +9,14 @@
 pub mod client;
 pub mod client_data;
 pub mod collector;
+pub mod failpoint;
 pub mod r#gen;
 pub mod lake;
 pub mod model;
 pub mod nycflights;
 pub mod oracle;
+pub mod parquet_footer;
+pub mod pki;
 pub mod port;
 pub mod postgres;
 pub mod proxy;

@@ -29,7 +29,7 @@ pub struct Attribute {
     pub encoding: Encoding,
 }
 
-/// The types of design 2.3.
+/// The types of docs/contract.md, "Types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Text,

@@ -1,5 +1,5 @@
-//! What a query must return: winner rows computed in plain code by design section 3, loaded into a plain DuckDB in
-//! memory, and asked the same SQL.
+//! What a query must return: winner rows computed in plain code by docs/contract.md, "What a query returns", loaded
+//! into a plain DuckDB in memory, and asked the same SQL.
 
 use std::collections::{HashMap, HashSet};
 
@@ -79,7 +79,7 @@ impl Stored {
                 if !hot.has_main {
                     version.values = vec![Value::Null; self.entity.attributes.len()];
                 }
-                let key = (version.changed_at, 3, version.is_deleted(), String::new());
+                let key = (version.changed_at, 3, version.is_deleted(), String::new(), 0);
                 offer(&mut candidates, Candidate { key, tier: "hot", version, is_created_at_known: hot.has_main });
             }
         }
@@ -91,7 +91,7 @@ impl Stored {
             if !is_read || file.path.split('/').any(|part| part.starts_with(['_', '.'])) {
                 continue;
             }
-            for stored in &file.versions {
+            for (row, stored) in file.versions.iter().enumerate() {
                 if dirty.contains(&stored.row_id) {
                     continue;
                 }
@@ -101,7 +101,7 @@ impl Stored {
                         *value = Value::Null;
                     }
                 }
-                let key = (version.changed_at, rank, version.is_deleted(), file.path.clone());
+                let key = (version.changed_at, rank, version.is_deleted(), file.path.clone(), row);
                 offer(&mut candidates, Candidate { key, tier: file.tier.as_str(), version, is_created_at_known: true });
             }
         }
@@ -118,8 +118,8 @@ impl Stored {
 }
 
 struct Candidate {
-    /// `changed_at`, then the tier, then tombstone over live, then the path: the greatest wins.
-    key: (i64, u8, bool, String),
+    /// `changed_at`, then the tier, then tombstone over live, then the path, then the row number: the greatest wins.
+    key: (i64, u8, bool, String, usize),
     tier: &'static str,
     version: Version,
     is_created_at_known: bool,
@@ -150,8 +150,8 @@ impl std::fmt::Debug for Oracle {
 }
 
 impl Oracle {
-    /// Loads the winners of each entity. With `hidden`, the tables have `_tier` and `_deleted_at` as ordinary columns, so
-    /// `SELECT *` differs then.
+    /// Loads the winners of each entity. With `hidden`, the tables have `_tier` and `_deleted_at` as ordinary columns,
+    /// so `SELECT *` differs then.
     ///
     /// # Errors
     /// DuckDB refuses a value.

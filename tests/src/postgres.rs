@@ -1,8 +1,8 @@
 //! Private PostgreSQL clusters and databases for tests.
 //!
 //! [`Cluster::shared`] is one cluster a test process; [`TestDatabase::create`] makes a fresh database in it with the
-//! tables of design 2.1. [`Cluster::start`] makes a cluster of one's own, to stop, pause and restart. Clusters end with
-//! the process whatever happens (see [`crate::supervise`]).
+//! tables of docs/contract.md, "PostgreSQL tables". [`Cluster::start`] makes a cluster of one's own, to stop, pause and
+//! restart. Clusters end with the process whatever happens (see [`crate::supervise`]).
 
 mod standby;
 
@@ -42,7 +42,7 @@ pub struct Cluster {
     server: Mutex<Option<Supervised>>,
 }
 
-/// A database with the tables of design 2.1, dropped at the end.
+/// A database with the tables of docs/contract.md, "PostgreSQL tables", dropped at the end.
 #[derive(Debug)]
 pub struct TestDatabase {
     cluster: Arc<Cluster>,
@@ -166,7 +166,8 @@ impl Cluster {
             ("port", port.to_string()),
             ("listen_addresses", "127.0.0.1".to_owned()),
             ("unix_socket_directories", String::new()),
-            // Nothing waits for the disk, yet what is committed outlives a hard stop of the server: it is with the kernel.
+            // Nothing waits for the disk, yet what is committed outlives a hard stop of the server: it is with the
+            // kernel.
             ("fsync", "off".to_owned()),
             ("full_page_writes", "off".to_owned()),
             ("max_connections", "200".to_owned()),
@@ -552,7 +553,7 @@ async fn make_template(admin: String, template: String) -> Result<()> {
     Ok(())
 }
 
-/// The tables of design 2.1, with all the numbered columns.
+/// The tables of docs/contract.md, "PostgreSQL tables", with all the numbered columns.
 pub fn schema_sql() -> String {
     let mut columns = String::new();
     let kinds = [

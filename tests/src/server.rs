@@ -50,6 +50,8 @@ impl ServerConfig {
         config.set("postgres", "url", database.url());
         // What isn't about time limits passes on a busy machine too.
         config.set("postgres", "connect_timeout", "60s");
+        // Tests of how PostgreSQL is read name what is sent to it; those of rows in memory switch them on.
+        config.set("hot", "mirror", "off");
         config.settings.insert("lake".to_owned(), lake.config().into());
         config.catalog = entities.iter().map(Entity::catalog_toml).collect::<Vec<_>>().join("\n");
         config
@@ -70,6 +72,13 @@ impl ServerConfig {
         self
     }
 
+    /// Nothing is read but for queries: tests that count requests or make some fail mean theirs, and the version index reads
+    /// files behind them.
+    #[must_use]
+    pub fn without_index(self) -> Self {
+        self.with("query", "merge", "layered")
+    }
+
     /// Writes the files and starts a server on a free port.
     ///
     /// # Errors
@@ -81,10 +90,13 @@ impl ServerConfig {
         self.set("catalog", "path", dir.path().join("catalog.toml").display().to_string());
         let duckdb = self.settings.entry("duckdb").or_insert_with(|| toml::Table::new().into());
         if let Some(duckdb) = duckdb.as_table_mut() {
-            let extensions = crate::cache_dir()?.join("duckdb/extensions").display().to_string();
             let spill = dir.path().join("spill").display().to_string();
-            duckdb.entry("extension_directory").or_insert_with(|| extensions.into());
             duckdb.entry("temp_directory").or_insert_with(|| spill.into());
+        }
+        let cache = self.settings.entry("cache").or_insert_with(|| toml::Table::new().into());
+        if let Some(cache) = cache.as_table_mut() {
+            let versions = dir.path().join("versions").display().to_string();
+            cache.entry("directory").or_insert_with(|| versions.into());
         }
         std::fs::write(dir.path().join("catalog.toml"), &self.catalog)?;
         std::fs::write(dir.path().join("thermocline.toml"), self.settings.to_string())?;
@@ -110,8 +122,13 @@ impl Server {
         let mut said = String::new();
         loop {
             if let Some(line) = process.next_line(Duration::from_millis(50)) {
-                if let Some(endpoint) = line.strip_prefix("listening on grpc://") {
-                    return Ok(Self { endpoint: format!("http://{}", endpoint.trim()), process, dir });
+                let endpoint = match line.split_once("://") {
+                    Some(("listening on grpc", address)) => Some(format!("http://{}", address.trim())),
+                    Some(("listening on grpc+tls", address)) => Some(format!("https://{}", address.trim())),
+                    _ => None,
+                };
+                if let Some(endpoint) = endpoint {
+                    return Ok(Self { endpoint, process, dir });
                 }
                 said.push_str(&line);
                 said.push('\n');
@@ -122,14 +139,14 @@ impl Server {
         }
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// `http://127.0.0.1:PORT`, with TLS `https://…`
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// `grpc://127.0.0.1:PORT`, as Python clients write it.
+    /// `grpc://127.0.0.1:PORT`, with TLS `grpc+tls://…`, as Python clients write it.
     pub fn grpc_uri(&self) -> String {
-        self.endpoint.replacen("http://", "grpc://", 1)
+        self.endpoint.replacen("http://", "grpc://", 1).replacen("https://", "grpc+tls://", 1)
     }
 
     pub fn pid(&self) -> u32 {
@@ -269,13 +286,36 @@ pub async fn run_with(args: &[&str], env: &[(String, String)]) -> Result<Command
     })
 }
 
+/// Waits for the end of a program whose output is piped.
+///
+/// # Errors
+/// It can't be waited for.
+pub async fn output_of(program: tokio::process::Child) -> Result<CommandOutput> {
+    let output = program.wait_with_output().await?;
+    Ok(CommandOutput {
+        success: output.status.success(),
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: format!("{} ({})", String::from_utf8_lossy(&output.stderr), output.status),
+    })
+}
+
 /// Status and body of an answer to a plain HTTP request.
 ///
 /// # Errors
 /// Nobody answers, or not in HTTP.
 pub async fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
+    http_get_with(address, path, "").await
+}
+
+/// The same with more header lines, each with its `\r\n`.
+///
+/// # Errors
+/// Nobody answers, or not in HTTP.
+pub async fn http_get_with(address: &str, path: &str, headers: &str) -> Result<(u16, String)> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;

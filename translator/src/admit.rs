@@ -2,7 +2,7 @@
 //!
 //! Every node class and type is named here with the fields it may carry; whatever isn't named is refused, so a new
 //! construct of a later DuckDB is refused until somebody has thought about it. This wall and the engine's lockdown
-//! (design section 6) are independent.
+//! (docs/contract.md, "Running a query") are independent.
 
 use std::cell::Cell;
 
@@ -348,6 +348,21 @@ fn show_ref(table: &Json, depth: Depth<'_>) -> Admitted {
     match text(&table["show_type"]) {
         "DESCRIBE" | "SUMMARY" if !is_vacant(&table["query"]) => query_node(&table["query"], depth),
         "SHOW_UNQUALIFIED" if text(&table["table_name"]) == "\"tables\"" && is_vacant(&table["query"]) => Ok(()),
+        "SHOW_FROM" => {
+            let (catalog, schema) = (text(&table["catalog_name"]), text(&table["schema_name"]));
+            let is = |name: &str, own: &str| name.eq_ignore_ascii_case(own);
+            // One name may be either.
+            let is_own = (catalog.is_empty() || is(catalog, CATALOG_NAME))
+                && (is(schema, SCHEMA_NAME) || (catalog.is_empty() && is(schema, CATALOG_NAME)));
+            if is_own {
+                return Ok(());
+            }
+            let name = if catalog.is_empty() { schema.to_owned() } else { format!("{catalog}.{schema}") };
+            Err(refuse(
+                format!("SHOW TABLES FROM {name} finds no schema of entities; all are in {CATALOG_NAME}.{SCHEMA_NAME}"),
+                table,
+            ))
+        }
         _ => {
             let name = text(&table["table_name"]).trim_matches('"');
             let name = if name == "__show_tables_expanded" { "ALL TABLES" } else { name };
@@ -521,6 +536,10 @@ fn function_call(node: &Json) -> Admitted {
     if let Some(why) = functions::refusal(name) {
         return Err(refuse(format!("the function `{name}` is not allowed: {why}"), node));
     }
+    if name.eq_ignore_ascii_case("bitstring_agg") && array(&node["children"]).len() == 1 {
+        let what = "bitstring_agg takes its bounds from statistics that not every source has; write bitstring_agg(value, least, greatest)";
+        return Err(refuse(what, node));
+    }
     if functions::function(name).is_none() && !name.is_empty() {
         let near = nearest(name, functions::names());
         let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -553,13 +572,35 @@ fn cast_type(cast_type: &Json, node: &Json) -> Admitted {
         const LATE_BOUND: [&str; 6] = ["json", "variant", "geometry", "bignum", "varint", "null"];
         let name = text(&info["name"]);
         if !LATE_BOUND.iter().any(|known| known.eq_ignore_ascii_case(name)) || !is_vacant(&info["catalog"]) {
-            return Err(refuse(format!("unknown type `{name}`"), node));
+            return Err(refuse(unknown_type(name, info), node));
         }
     }
     for (_, value) in fields(info) {
         nested_types(value, node)?;
     }
     Ok(())
+}
+
+/// Why a type that the parser left open is none of DuckDB's.
+fn unknown_type(name: &str, info: &Json) -> String {
+    let modifiers: Vec<String> = array(&info["user_type_modifiers"])
+        .iter()
+        .map(|modifier| match &modifier["value"] {
+            Json::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+        .collect();
+    if modifiers.is_empty() {
+        return format!("unknown type `{name}`");
+    }
+    let written = format!("{name}({})", modifiers.join(", "));
+    if ["decimal", "numeric", "dec"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return format!(
+            "`{written}` is no type: DECIMAL(width, scale) takes a width of 1 to 38 and a scale of 0 to the width; use \
+             DOUBLE or VARCHAR for more digits"
+        );
+    }
+    format!("unknown type `{written}`; no type but DECIMAL takes anything in parentheses")
 }
 
 fn nested_types(value: &Json, node: &Json) -> Admitted {

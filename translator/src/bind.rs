@@ -36,6 +36,9 @@ pub struct Query {
     pub system_tables: Vec<SystemTable>,
     /// Every name that the query uses as a table, lower case: generated relations must avoid them.
     names: HashSet<String>,
+    /// Whether DuckDB can bind the user's own text over tables of the entities' names: it names nothing that is called
+    /// otherwise there.
+    pub binds_as_written: bool,
     pub form: StatementForm,
 }
 
@@ -68,7 +71,7 @@ pub struct Reference {
 /// A table of metadata that the server itself fills.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SystemTable {
-    /// `information_schema` or `system`.
+    /// `information_schema`, `system`, or `show` for what SHOW lists.
     pub schema: String,
     pub table: String,
 }
@@ -92,8 +95,11 @@ pub struct QualifiedName {
 
 /// Tables of `information_schema` that are answered.
 pub const INFORMATION_SCHEMA_TABLES: [&str; 3] = ["tables", "columns", "schemata"];
-/// Tables of the `system` schema (design section 8).
-pub const SYSTEM_TABLES: [&str; 5] = ["options", "queries", "files", "tiers", "health"];
+/// Tables of the `system` schema (docs/operations.md).
+pub const SYSTEM_TABLES: [&str; 6] = ["options", "queries", "files", "tiers", "health", "moments"];
+
+/// Schema and name of the table that SHOW TABLES stands for.
+pub const SHOW_TABLES: (&str, &str) = ("show", "tables");
 
 const PLACEHOLDER: &str = "tc_placeholder";
 const STAR_ITEMS: &str = "tc_star_items";
@@ -108,6 +114,7 @@ pub(crate) fn bind(mut node: Json, parameters: Vec<String>, catalog: &Catalog) -
         names: HashSet::new(),
         table_mentions: HashMap::new(),
         counts_columns: None,
+        binds_as_written: true,
     };
     count_table_mentions(&node, &mut binder.table_mentions);
     binder.query(&mut node, &CteScope::default(), &Scopes::none(), Demand::All)?;
@@ -117,9 +124,10 @@ pub(crate) fn bind(mut node: Json, parameters: Vec<String>, catalog: &Catalog) -
         }
     }
     binder.exclude_hidden(&mut node)?;
-    let Binder { references, system_tables, names, .. } = binder;
-    let references = references.into_iter().map(|(reference, _)| reference).collect();
-    Ok(Query { node, parameters, references, system_tables, names, form })
+    let Binder { references, system_tables, names, binds_as_written, .. } = binder;
+    let references: Vec<Reference> = references.into_iter().map(|(reference, _)| reference).collect();
+    let binds_as_written = binds_as_written && !references.iter().any(Reference::uses_hidden_columns);
+    Ok(Query { node, parameters, references, system_tables, names, binds_as_written, form })
 }
 
 fn form(node: &Json) -> StatementForm {
@@ -141,8 +149,8 @@ impl Query {
         node
     }
 
-    /// The same query with no condition of it in anybody's hands but DuckDB's: PostgreSQL filters nothing, and no file is
-    /// pruned by a condition. The answer is the same; finding out whether it is, is what this is for.
+    /// The same query with no condition of it in anybody's hands but DuckDB's: PostgreSQL filters nothing, and no file
+    /// is pruned by a condition. The answer is the same; finding out whether it is, is what this is for.
     #[must_use]
     pub fn without_pushdown(mut self) -> Self {
         for reference in &mut self.references {
@@ -150,11 +158,6 @@ impl Query {
             reference.kept_back.extend(kept);
         }
         self
-    }
-
-    /// Whether any reference needs `_tier` or `_deleted_at`.
-    pub fn uses_hidden_columns(&self) -> bool {
-        self.references.iter().any(Reference::uses_hidden_columns)
     }
 
     /// A name for a generated relation that no name of the query collides with.
@@ -211,6 +214,7 @@ struct Binder<'a> {
     table_mentions: HashMap<String, usize>,
     /// What depends on the number or names of all columns, and its place: NATURAL JOIN, `#2`.
     counts_columns: Option<(&'static str, Option<usize>)>,
+    binds_as_written: bool,
 }
 
 /// Which output columns of a query whoever reads it needs.
@@ -375,14 +379,27 @@ impl Binder<'_> {
                 Ok(())
             }
             _ => {
-                // SHOW, DESCRIBE, SUMMARIZE.
                 if table["query"].is_object() {
+                    // DESCRIBE, SUMMARIZE.
                     self.query(&mut table["query"], ctes, outer, Demand::All)?;
+                } else {
+                    self.show_tables(table);
                 }
                 self.push_derived(table, None, items);
                 Ok(())
             }
         }
+    }
+
+    /// SHOW TABLES lists the entities wherever it stands; to DuckDB it would be the tables of the moment.
+    fn show_tables(&mut self, table: &mut Json) {
+        let (schema, name) = SHOW_TABLES;
+        let index = self.system_tables.len();
+        self.system_tables.push(SystemTable { schema: schema.to_owned(), table: name.to_owned() });
+        self.binds_as_written = false;
+        *table = json!({"type": "BASE_TABLE", "alias": table["alias"], "sample": table["sample"],
+            "query_location": table["query_location"], "schema_name": "", "table_name": "", "column_name_alias": [],
+            "catalog_name": "", "at_clause": null, PLACEHOLDER: ["system", index]});
     }
 
     fn push_derived(&mut self, table: &Json, output: Output, items: &mut Vec<FromItem>) {
@@ -430,9 +447,11 @@ impl Binder<'_> {
         if let Some((schema, _)) = system_schema {
             let index = self.system_tables.len();
             self.system_tables.push(SystemTable { schema: schema.to_owned(), table: name.to_ascii_lowercase() });
+            // `system` is a catalog of DuckDB's, and `information_schema` is in none but that.
+            self.binds_as_written &= schema == "information_schema" && catalog.is_empty();
             table["alias"] = json!(alias);
             table[PLACEHOLDER] = json!(["system", index]);
-            return Ok(FromItem::derived(&alias, None));
+            return Ok(FromItem { schema: Some(schema), ..FromItem::derived(&alias, None) });
         }
         // `thermocline.flights` names the catalog and leaves the schema out.
         let own_schema =
@@ -460,6 +479,7 @@ impl Binder<'_> {
         ));
         let item = FromItem {
             alias: alias.clone(),
+            schema: Some(SCHEMA_NAME),
             columns,
             source: Source::Reference { index, entity: Arc::clone(entity), renamed: is_renamed },
             push: if sampled { PushRule::Never("the table is sampled") } else { PushRule::Always },
@@ -590,22 +610,24 @@ impl Binder<'_> {
         // thermocline.main.flights.carrier, main.flights.carrier: generated relations have no catalog or schema.
         let prefix = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             [catalog, schema, alias, _, ..]
-                if catalog.eq_ignore_ascii_case(CATALOG_NAME)
-                    && schema.eq_ignore_ascii_case(SCHEMA_NAME)
-                    && scopes.has_reference(alias) =>
+                if catalog.eq_ignore_ascii_case(CATALOG_NAME) && scopes.has_table(schema, alias) =>
             {
                 2
             }
-            [qualifier, alias, _, ..]
-                if (qualifier.eq_ignore_ascii_case(SCHEMA_NAME) || qualifier.eq_ignore_ascii_case(CATALOG_NAME))
-                    && scopes.has_reference(alias)
-                    && !scopes.has_alias(qualifier) =>
+            [schema, alias, _, ..] if scopes.has_table(schema, alias) && !scopes.has_alias(schema) => 1,
+            // `thermocline.flights` names the catalog and leaves the schema out.
+            [catalog, alias, _, ..]
+                if catalog.eq_ignore_ascii_case(CATALOG_NAME)
+                    && scopes.has_table(SCHEMA_NAME, alias)
+                    && !scopes.has_alias(catalog) =>
             {
                 1
             }
             _ => 0,
         };
         if prefix > 0 {
+            let is_entity = scopes.has_table(SCHEMA_NAME, &path[prefix]);
+            self.binds_as_written &= is_entity || prefix == 1;
             node["column_names"] = json!(path[prefix..]);
         }
         let path: Vec<&str> = path[prefix..].iter().map(String::as_str).collect();

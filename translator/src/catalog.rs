@@ -5,10 +5,13 @@
 //! column fits its attribute's type.
 
 mod parse;
+pub mod print;
 mod types;
 
 pub use parse::{CatalogFault, CatalogFaults};
-pub use types::{MainColumnKind, ScalarType, Storage, TimeEncoding};
+pub use types::{
+    KeyColumn, Layout, MAX_PRECISION_OF_DOUBLES, MainColumnKind, OwnTable, ScalarType, Storage, TimeEncoding,
+};
 
 use std::sync::Arc;
 
@@ -38,6 +41,8 @@ pub struct Entity {
     pub description: Option<String>,
     /// Attributes in file order.
     pub attributes: Vec<Attribute>,
+    /// How PostgreSQL keeps its rows.
+    pub layout: Layout,
 }
 
 /// A logical column.
@@ -53,7 +58,8 @@ pub struct Attribute {
     pub list: bool,
     /// Where PostgreSQL keeps it.
     pub storage: Storage,
-    /// How PostgreSQL keeps a date or timestamp; meaningless for other types.
+    /// How PostgreSQL keeps a date or timestamp; meaningless for other types and in a table of its own, whose columns
+    /// have types.
     pub encoding: TimeEncoding,
     /// Remarks for clients.
     pub description: Option<String>,
@@ -109,6 +115,14 @@ impl Catalog {
 }
 
 impl Entity {
+    /// The table of the application that holds its rows, unless they are in `entity_main` and `eav_data`.
+    pub fn own_table(&self) -> Option<&OwnTable> {
+        match &self.layout {
+            Layout::Table(table) => Some(table),
+            Layout::Eav => None,
+        }
+    }
+
     /// Public columns in contract order: `row_id`, the attributes, `created_at`, `updated_at`.
     pub fn public_columns(&self) -> impl Iterator<Item = Column> + '_ {
         std::iter::once(Column::RowId)
@@ -147,6 +161,11 @@ impl Entity {
     pub fn column(&self, name: &str) -> Option<Column> {
         self.all_columns().find(|column| self.column_name(*column).eq_ignore_ascii_case(name))
     }
+}
+
+/// The SQL and Parquet column name of an attribute: dots and spaces fold to `_`.
+pub fn fold(name: &str) -> String {
+    name.replace(['.', ' '], "_")
 }
 
 impl Attribute {

@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value as Json;
 
 use crate::bind::{Placeholder, QualifiedName, Query, StatementForm};
-use crate::catalog::{Column, Entity};
+use crate::catalog::{Attribute, Column, Entity};
 use crate::error::TranslateError;
-use crate::lake::{FileType, LakeFile};
-use crate::lake_read::read_expression;
+use crate::lake::{FileColumn, FileType, LakeFile};
+use crate::lake_read::{Place, checked_millis, holds_times, is_checked, read_expression};
 use crate::options::Tier;
-use crate::plan::{FederatedPlan, MergeStrategy, ReferencePlan, ScannedFile};
+use crate::plan::{FederatedPlan, HotAccess, MergeStrategy, MirrorTable, ReferencePlan, ScannedFile};
 use crate::quote::{Ident, duckdb_text};
 use crate::tree::{ctes, select_star_from_node, statement_document, text};
 
@@ -29,11 +29,28 @@ pub struct EmitContext<'a> {
     pub lake_prefix: &'a str,
 }
 
-/// One DuckDB statement, and the temporary tables it reads.
+/// One DuckDB statement, and what its scans leave out by position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FederatedStatement {
     pub sql: String,
+    /// By the number that the statement has for each.
+    pub hidden: Vec<HiddenScan>,
+    /// Where the user's own part of the statement begins, in bytes: what is before it, the server wrote.
+    pub user_part: usize,
 }
+
+/// A scan that leaves rows out by position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenScan {
+    pub schema_id: i16,
+    /// Paths of its files, in its order.
+    pub files: Vec<String>,
+    /// Whether tombstones that won are left out too.
+    pub tombstones: bool,
+}
+
+/// The function that tells whether a scan leaves a row out: `tc_hidden(scan, file_index, file_row_number)`.
+pub const HIDDEN_FUNCTION: &str = "tc_hidden";
 
 impl std::fmt::Debug for EmitContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,6 +68,9 @@ pub fn hot_table(index: usize) -> String {
     format!("tc_hot_{index}")
 }
 
+/// The attached database in memory whose tables are [`MirrorTable`]s.
+pub const MIRROR_CATALOG: &str = "tc_mirror";
+
 /// Temporary table with the rows of the system table at `index`.
 pub fn system_table(index: usize) -> String {
     format!("tc_system_{index}")
@@ -65,20 +85,20 @@ pub fn emit(
     plan: &FederatedPlan,
     context: EmitContext<'_>,
 ) -> Result<FederatedStatement, TranslateError> {
-    let mut relations = Vec::new();
+    let (mut relations, mut hidden) = (Vec::new(), Vec::new());
     let numbered = plan.references.len() > 1;
     let mut rows_names = Vec::new();
     for (index, reference) in plan.references.iter().enumerate() {
         let suffix = if numbered { format!("_{}", index + 1) } else { String::new() };
         let name = |base: &str| query.free_name(&format!("{base}{suffix}"));
-        rows_names.push(reference_relations(reference, plan, index, &name, context, &mut relations));
+        rows_names.push(reference_relations(reference, plan, index, &name, context, &mut relations, &mut hidden));
     }
     let tree = query.render(&|placeholder| match placeholder {
         Placeholder::Reference(index) => local_name(&rows_names[index]),
         Placeholder::System(index) => temporary_name(&system_table(index)),
     });
-    let sql = with_relations(tree, &relations, query.form != StatementForm::Select, context)?;
-    Ok(FederatedStatement { sql })
+    let (sql, user_part) = with_relations(tree, &relations, query.form != StatementForm::Select, context)?;
+    Ok(FederatedStatement { sql, hidden, user_part })
 }
 
 /// Emits the user's query over tables of the same names and shapes, for binding without any source.
@@ -90,7 +110,8 @@ pub fn emit_for_binding(
     name: &dyn Fn(Placeholder) -> QualifiedName,
     print: &dyn Fn(&Json) -> Result<String, TranslateError>,
 ) -> Result<String, TranslateError> {
-    with_relations(query.render(name), &[], query.form != StatementForm::Select, EmitContext { print, lake_prefix: "" })
+    let context = EmitContext { print, lake_prefix: "" };
+    Ok(with_relations(query.render(name), &[], query.form != StatementForm::Select, context)?.0)
 }
 
 /// A generated relation: name and text of its WITH entry.
@@ -115,7 +136,7 @@ fn with_relations(
     relations: &[Relation],
     is_show: bool,
     context: EmitContext<'_>,
-) -> Result<String, TranslateError> {
+) -> Result<(String, usize), TranslateError> {
     let mut tree = if is_show { select_star_from_node(tree) } else { tree };
     let mut entries: Vec<String> = relations
         .iter()
@@ -143,10 +164,12 @@ fn with_relations(
     }
     let body = (context.print)(&statement_document(&tree))?;
     if entries.is_empty() {
-        return Ok(body);
+        return Ok((body, 0));
     }
     let recursive = if recursive { "RECURSIVE " } else { "" };
-    Ok(format!("WITH {recursive}{} {body}", entries.join(",\n")))
+    let generated: usize = entries[..relations.len()].iter().map(|entry| entry.len() + ",\n".len()).sum();
+    let user_part = "WITH ".len() + recursive.len() + generated - usize::from(!relations.is_empty());
+    Ok((format!("WITH {recursive}{} {body}", entries.join(",\n")), user_part))
 }
 
 /// Appends the relations of one reference and returns the name of the last one, which has the reference's rows.
@@ -157,6 +180,7 @@ fn reference_relations(
     name: &dyn Fn(&str) -> String,
     context: EmitContext<'_>,
     out: &mut Vec<Relation>,
+    hidden: &mut Vec<HiddenScan>,
 ) -> String {
     let entity = &reference.entity;
     let mut push = |name: String, materialized, sql| {
@@ -165,17 +189,30 @@ fn reference_relations(
     };
     let has_files = reference.files().next().is_some();
     let has_dirty = reference.dirty_rows.is_some_and(|rows| rows > 0);
-    let dirty = (has_files && has_dirty).then(|| {
-        let table = dirty_table(entity.schema_id);
-        push(name("dirty_ids"), true, format!("SELECT CAST(row_id AS UUID) AS row_id FROM temp.main.{}", Ident(&table)))
+    // Where positions are known, those of dirty rows are among them.
+    let has_anti_join = has_files && has_dirty && reference.merge != MergeStrategy::Positions;
+    let dirty = has_anti_join.then(|| {
+        let sql = match reference.hot.as_ref().map(|hot| &hot.access) {
+            Some(HotAccess::Mirror(mirror)) => format!("SELECT row_id FROM {}", mirrored_rows(mirror)),
+            Some(HotAccess::Copy | HotAccess::Scan { .. }) | None => {
+                let table = dirty_table(entity.schema_id);
+                format!("SELECT CAST(row_id AS UUID) AS row_id FROM temp.main.{}", Ident(&table))
+            }
+        };
+        push(name("dirty_ids"), true, sql)
     });
     let mut sources = Vec::new();
     if has_files {
-        let sql = lake_relation(reference, dirty.as_deref(), name, context, &mut push);
+        let sql = match reference.merge {
+            MergeStrategy::Positions => visible_versions(reference, plan.include_deleted, context.lake_prefix, hidden),
+            MergeStrategy::Window | MergeStrategy::Layered | MergeStrategy::None => {
+                lake_relation(reference, dirty.as_deref(), name, context, &mut push)
+            }
+        };
         sources.push(push(name("s3_source"), false, sql));
     }
-    if reference.hot.is_some() {
-        sources.push(push(name("pg_source"), false, hot_relation(reference, index)));
+    if let Some(hot) = &reference.hot {
+        sources.push(push(name("pg_source"), false, hot_relation(reference, &hot.access, index)));
     }
     if sources.is_empty() {
         sources.push(push(name("s3_source"), false, empty_relation(reference)));
@@ -211,7 +248,23 @@ fn source_attributes(reference: &ReferencePlan) -> impl Iterator<Item = usize> +
     })
 }
 
-fn hot_relation(reference: &ReferencePlan, index: usize) -> String {
+/// The versions of a mirror that are its rows at the plan's moment, as what stands behind FROM.
+fn mirrored_rows(mirror: &MirrorTable) -> String {
+    let MirrorTable { name, moment, .. } = mirror;
+    format!("{MIRROR_CATALOG}.main.{} WHERE _tc_from <= {moment} AND _tc_to > {moment}", Ident(name))
+}
+
+fn hot_relation(reference: &ReferencePlan, access: &HotAccess, index: usize) -> String {
+    if let HotAccess::Mirror(mirror) = access {
+        let attributes = source_attributes(reference).map(|index| &reference.entity.attributes[index].column);
+        let columns: Vec<String> = attributes.map(|column| format!("{}, ", Ident(column))).collect();
+        return format!(
+            "SELECT row_id, {}created_at, changed_at, deleted_at, 'hot' AS _tier FROM {} \
+             AND _tc_whole",
+            columns.concat(),
+            mirrored_rows(mirror)
+        );
+    }
     let mut columns = vec!["CAST(row_id AS UUID) AS row_id".to_owned()];
     for attribute in source_attributes(reference).map(|index| &reference.entity.attributes[index]) {
         let column = Ident(&attribute.column);
@@ -236,9 +289,10 @@ fn empty_relation(reference: &ReferencePlan) -> String {
     )
 }
 
-/// Newest version first: ties go to warm over cold, a tombstone over a live version, the greater path (design section 3.3).
+/// Newest version first: ties go to warm over cold, a tombstone over a live version, the greater path, the greater row number
+/// (docs/contract.md, "Last write wins").
 const NEWEST: &str = "row_number() OVER (PARTITION BY row_id ORDER BY changed_at DESC NULLS LAST, _tier DESC, \
-                      (COALESCE(deleted_at, 0) <> 0) DESC, _tc_path DESC) = 1";
+                      (COALESCE(deleted_at, 0) <> 0) DESC, _tc_path DESC, _tc_row DESC) = 1";
 
 fn lake_relation(
     reference: &ReferencePlan,
@@ -254,7 +308,7 @@ fn lake_relation(
         scan_without(reference, files, ids, with_path, context.lake_prefix)
     };
     let newest = |scan: &str, candidates: &str| {
-        format!("SELECT * EXCLUDE (_tc_path) FROM ({scan}){candidates} QUALIFY {NEWEST}")
+        format!("SELECT * EXCLUDE (_tc_path, _tc_row) FROM ({scan}){candidates} QUALIFY {NEWEST}")
     };
     match reference.merge {
         MergeStrategy::Window => {
@@ -264,7 +318,7 @@ fn lake_relation(
             });
             newest(&scan, &candidates)
         }
-        MergeStrategy::None => scan(&both(), dirty, false),
+        MergeStrategy::None | MergeStrategy::Positions => scan(&both(), dirty, false),
         MergeStrategy::Layered => {
             let mut parts = Vec::new();
             let mut superseded = dirty.map(str::to_owned);
@@ -309,9 +363,13 @@ fn scan_without(
     let (checked, whole): (Vec<&ScannedFile>, Vec<&ScannedFile>) =
         files.iter().partition(|scanned| scanned.anti_join && ids.is_some());
     let scans = |files: Vec<&ScannedFile>| {
-        let files: Vec<FilePart<'_>> = files.into_iter().map(|scanned| (&scanned.file, scanned.rows)).collect();
+        let files: Vec<FilePart<'_>> = files
+            .into_iter()
+            .map(|scanned| FilePart { rows: scanned.rows, ..FilePart::whole(&scanned.file) })
+            .collect();
         let attributes: Vec<usize> = source_attributes(reference).collect();
-        (!files.is_empty()).then(|| file_scans(&reference.entity, &attributes, &files, with_path, lake_prefix))
+        (!files.is_empty())
+            .then(|| file_scans(&reference.entity, &attributes, &files, with_path, lake_prefix, &mut |_| 0))
     };
     let checked = scans(checked)
         .zip(ids)
@@ -319,70 +377,152 @@ fn scan_without(
     checked.into_iter().chain(scans(whole)).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
-/// A file, and which row numbers of it to read if not all ([`ScannedFile::rows`]).
-type FilePart<'a> = (&'a LakeFile, Option<(u64, u64)>);
+/// The versions in files that are rows: all that aren't left out by position. Live ones, unless tombstones are asked for.
+fn visible_versions(
+    reference: &ReferencePlan,
+    include_deleted: bool,
+    lake_prefix: &str,
+    hidden: &mut Vec<HiddenScan>,
+) -> String {
+    let scanned = [&reference.warm, &reference.cold].into_iter().flatten().flat_map(|source| &source.files);
+    let files: Vec<FilePart<'_>> = scanned
+        .map(|scanned| FilePart {
+            file: &scanned.file,
+            rows: scanned.rows,
+            has_hidden: scanned.hidden > 0,
+            // Tombstones are among the versions that are left out.
+            may_hold_tombstones: include_deleted && scanned.file.may_hold_tombstones,
+        })
+        .collect();
+    let attributes: Vec<usize> = source_attributes(reference).collect();
+    file_scans(&reference.entity, &attributes, &files, false, lake_prefix, &mut |files| {
+        hidden.push(HiddenScan {
+            schema_id: reference.entity.schema_id,
+            files: files.iter().map(|file| file.path.clone()).collect(),
+            tombstones: !include_deleted,
+        });
+        hidden.len() - 1
+    })
+}
+
+/// What of a file is read.
+#[derive(Clone, Copy)]
+struct FilePart<'a> {
+    file: &'a LakeFile,
+    /// Row numbers, if not all ([`ScannedFile::rows`]).
+    rows: Option<(u64, u64)>,
+    has_hidden: bool,
+    may_hold_tombstones: bool,
+}
+
+impl<'a> FilePart<'a> {
+    fn whole(file: &'a LakeFile) -> Self {
+        Self { file, rows: None, has_hidden: false, may_hold_tombstones: file.may_hold_tombstones }
+    }
+}
 
 /// What files have in common that are read alike.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct FileShape {
     tier: Tier,
     rows: Option<(u64, u64)>,
+    has_hidden: bool,
     may_hold_tombstones: bool,
-    /// Of the needed columns; absent ones are NULL.
-    types: Vec<Option<FileType>>,
+    /// Of the needed columns, with their names as DuckDB compares them; absent ones are NULL.
+    columns: Vec<Option<(String, FileType)>>,
+    /// System times that may hold what is no time.
+    doubtful_times: Vec<&'static str>,
+}
+
+const SYSTEM_TIMES: [&str; 3] = ["created_at", "changed_at", "deleted_at"];
+
+impl FileShape {
+    fn of(part: FilePart<'_>, entity: &Entity, attributes: &BTreeSet<usize>) -> Self {
+        let FilePart { file, rows, has_hidden, may_hold_tombstones } = part;
+        let system = ["row_id"].into_iter().chain(SYSTEM_TIMES).map(|name| file.column(name));
+        let attributes = attributes.iter().map(|index| attribute_column(file, &entity.attributes[*index]));
+        let shape = |column: &FileColumn| (column.name.to_ascii_lowercase(), column.file_type.clone());
+        let is_read = |name: &str| name != "deleted_at" || may_hold_tombstones;
+        let doubtful = |name: &&str| is_read(name) && file.column(name).is_some_and(|column| !holds_times(column));
+        Self {
+            tier: file.tier,
+            rows,
+            has_hidden,
+            may_hold_tombstones,
+            columns: system.chain(attributes).map(|column| column.map(shape)).collect(),
+            doubtful_times: SYSTEM_TIMES.into_iter().filter(doubtful).collect(),
+        }
+    }
+}
+
+/// Where a file keeps an attribute; files in which that is ambiguous are refused before.
+fn attribute_column<'a>(file: &'a LakeFile, attribute: &Attribute) -> Option<&'a FileColumn> {
+    file.stored_column(&attribute.column).ok().flatten()
 }
 
 /// One `read_parquet` with an explicit list for each set of files that read alike. `union_by_name` would open every
-/// footer at bind (measured: 1,886 files, 114 s against 3 s).
+/// footer at bind (measured: 1,886 files, 114 s against 3 s). `hide` gets the files of a scan that leaves rows out, and
+/// gives its number.
 fn file_scans(
     entity: &Entity,
     attributes: &[usize],
     files: &[FilePart<'_>],
     with_path: bool,
     lake_prefix: &str,
+    hide: &mut dyn FnMut(&[&LakeFile]) -> usize,
 ) -> String {
     let needed: BTreeSet<usize> = attributes.iter().copied().collect();
     let mut groups: BTreeMap<FileShape, Vec<&LakeFile>> = BTreeMap::new();
-    for (file, rows) in files.iter().copied() {
-        let types = ["row_id", "created_at", "changed_at", "deleted_at"]
-            .into_iter()
-            .chain(needed.iter().map(|index| entity.attributes[*index].column.as_str()))
-            .map(|column| file.column(column).map(|column| column.file_type.clone()))
-            .collect();
-        let shape = FileShape { tier: file.tier, rows, may_hold_tombstones: file.may_hold_tombstones, types };
+    for part in files.iter().copied() {
+        let file = part.file;
+        let shape = FileShape::of(part, entity, &needed);
         groups.entry(shape).or_default().push(file);
     }
     let scans: Vec<String> = groups
         .into_iter()
-        .map(|(FileShape { tier, rows, may_hold_tombstones, .. }, files)| {
+        .map(|(FileShape { tier, rows, has_hidden, may_hold_tombstones, doubtful_times, .. }, files)| {
             let sample = files[0];
+            let tier = tier.as_str();
+            // The path within the lake; the count is of characters, from 1.
+            let path = format!("substr(_tc_path, {})", lake_prefix.chars().count() + 2);
+            let place = Place { tier, path: &path };
+            let mut needs_path = with_path || !doubtful_times.is_empty();
             let mut columns = vec!["CAST(row_id AS UUID) AS row_id".to_owned()];
             for attribute in attributes.iter().map(|index| &entity.attributes[*index]) {
-                let column = Ident(&attribute.column).to_string();
-                let expression = sample
-                    .column(&attribute.column)
-                    .and_then(|found| read_expression(&column, &found.file_type, attribute, tier.as_str()))
-                    .unwrap_or_else(|| format!("CAST(NULL AS {})", attribute.duckdb_type()));
-                columns.push(format!("{expression} AS {column}"));
+                let expression = attribute_column(sample, attribute).and_then(|found| {
+                    needs_path |= is_checked(&found.file_type, attribute);
+                    read_expression(&Ident(&found.name).to_string(), &found.file_type, attribute, place)
+                });
+                let expression = expression.unwrap_or_else(|| format!("CAST(NULL AS {})", attribute.duckdb_type()));
+                columns.push(format!("{expression} AS {}", Ident(&attribute.column)));
             }
-            columns.push("CAST(created_at AS BIGINT) AS created_at".to_owned());
-            columns.push("CAST(changed_at AS BIGINT) AS changed_at".to_owned());
-            // Of files without tombstones nothing need be read: the optimizer drops the filter for live rows.
-            let deleted_at = if may_hold_tombstones { "deleted_at" } else { "NULL" };
-            columns.push(format!("CAST({deleted_at} AS BIGINT) AS deleted_at"));
-            columns.push(format!("'{}' AS _tier", tier.as_str()));
-            let path_option = if with_path {
+            for name in SYSTEM_TIMES {
+                // Of files without tombstones nothing need be read: the optimizer drops the filter for live rows.
+                let stored = if name == "deleted_at" && !may_hold_tombstones { "NULL" } else { name };
+                columns.push(if doubtful_times.contains(&name) {
+                    format!("{} AS {name}", checked_millis(name, place))
+                } else {
+                    format!("CAST({stored} AS BIGINT) AS {name}")
+                });
+            }
+            columns.push(format!("'{tier}' AS _tier"));
+            if with_path {
                 columns.push("_tc_path".to_owned());
-                ", filename = '_tc_path'"
-            } else {
-                ""
-            };
-            let (rows_option, condition) = match rows {
-                Some((from, to)) => {
-                    (", file_row_number = true", format!(" WHERE file_row_number >= {from} AND file_row_number < {to}"))
-                }
-                None => ("", String::new()),
-            };
+                // A column of a file's own of that name says nothing of the place.
+                let has_own = files.iter().any(|file| file.column("file_row_number").is_some());
+                columns.push(format!("{} AS _tc_row", if has_own { "0" } else { "file_row_number" }));
+            }
+            let path_option = if needs_path { ", filename = '_tc_path'" } else { "" };
+            let rows_option = if rows.is_some() { ", file_row_number = true" } else { "" };
+            let mut conditions = Vec::new();
+            if let Some((from, to)) = rows {
+                conditions.push(format!("file_row_number >= {from} AND file_row_number < {to}"));
+            }
+            if has_hidden {
+                conditions.push(format!("NOT {HIDDEN_FUNCTION}({}, file_index, file_row_number)", hide(&files)));
+            }
+            let condition =
+                if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
             let paths: Vec<String> =
                 files.iter().map(|file| duckdb_text(&format!("{lake_prefix}/{}", file.path))).collect();
             format!(
@@ -396,19 +536,39 @@ fn file_scans(
 }
 
 /// The statement that merges whole files: `row_id` as text, the attributes, `created_at`, `changed_at` and `deleted_at`
-/// of every version, by `row_id` and then the winner first (design section 3.3). `files` isn't empty, and every file
-/// passed [`crate::planner::check_file`].
+/// of every version, by `row_id` and then the winner first (docs/contract.md, "Last write wins"). `files` isn't empty,
+/// and every file passed [`crate::planner::check_file`].
 pub fn merge_statement(entity: &Entity, files: &[&LakeFile], lake_prefix: &str) -> String {
     let attributes: Vec<usize> = (0..entity.attributes.len()).collect();
-    let whole: Vec<FilePart<'_>> = files.iter().map(|file| (*file, None)).collect();
-    let scan = file_scans(entity, &attributes, &whole, true, lake_prefix);
+    let whole: Vec<FilePart<'_>> = files.iter().map(|file| FilePart::whole(file)).collect();
+    let scan = file_scans(entity, &attributes, &whole, true, lake_prefix, &mut |_| 0);
     let mut columns = vec!["CAST(f.row_id AS VARCHAR) AS row_id".to_owned()];
     columns.extend(entity.attributes.iter().map(merged_column));
     columns.extend(["created_at", "changed_at", "deleted_at"].map(str::to_owned));
     format!(
         "SELECT {} FROM ({scan}) f ORDER BY f.row_id, f.changed_at DESC NULLS LAST, f._tier DESC, \
-         (COALESCE(f.deleted_at, 0) <> 0) DESC, f._tc_path DESC",
+         (COALESCE(f.deleted_at, 0) <> 0) DESC, f._tc_path DESC, f._tc_row DESC",
         columns.join(", ")
+    )
+}
+
+/// The statement that lists the versions in one file for the version index: `row_id` as 16 bytes, `changed_at` in
+/// milliseconds, 1 for a tombstone and 0 otherwise, and the row's number, by `row_id` and row number. It fails on a time
+/// that is none, as every query does that reads the version.
+pub fn versions_statement(file: &LakeFile, lake_prefix: &str) -> String {
+    let place = Place { tier: file.tier.as_str(), path: &duckdb_text(&file.path) };
+    let millis = |name: &str| match file.column(name) {
+        Some(column) if !holds_times(column) => checked_millis(name, place),
+        Some(_) => format!("CAST({name} AS BIGINT)"),
+        None => "CAST(NULL AS BIGINT)".to_owned(),
+    };
+    let changed_at = millis("changed_at");
+    let deleted_at = if file.may_hold_tombstones { millis("deleted_at") } else { "0".to_owned() };
+    let url = duckdb_text(&format!("{lake_prefix}/{}", file.path));
+    format!(
+        "SELECT CAST(CAST(row_id AS UUID) AS BLOB), {changed_at}, CAST(COALESCE({deleted_at}, 0) <> 0 AS INTEGER), \
+         file_row_number FROM read_parquet([{url}], hive_partitioning = false) \
+         ORDER BY CAST(row_id AS UUID), file_row_number"
     )
 }
 
@@ -443,4 +603,34 @@ pub fn unique_rows_statement(file: &LakeFile, lake_prefix: &str) -> String {
     format!(
         "SELECT count(*) = count(DISTINCT CAST(row_id AS UUID)) FROM read_parquet([{url}], hive_partitioning = false)"
     )
+}
+
+/// The statement that reads all that a reference needs of files, and fails when one of them can't be read.
+pub fn probe_statement(reference: &ReferencePlan, files: &[&ScannedFile], lake_prefix: &str) -> String {
+    let attributes: Vec<usize> = source_attributes(reference).collect();
+    let whole = files.iter().map(|scanned| FilePart { rows: scanned.rows, ..FilePart::whole(&scanned.file) });
+    let parts: Vec<FilePart<'_>> = whole.collect();
+    probe(&file_scans(&reference.entity, &attributes, &parts, false, lake_prefix, &mut |_| 0))
+}
+
+/// The same of all attributes and whole files.
+pub fn whole_probe_statement(entity: &Entity, files: &[&LakeFile], lake_prefix: &str) -> String {
+    let attributes: Vec<usize> = (0..entity.attributes.len()).collect();
+    let parts: Vec<FilePart<'_>> = files.iter().map(|file| FilePart::whole(file)).collect();
+    probe(&file_scans(entity, &attributes, &parts, false, lake_prefix, &mut |_| 0))
+}
+
+/// The same of the first row of each file.
+pub fn first_row_probe_statement(entity: &Entity, files: &[&LakeFile], lake_prefix: &str) -> String {
+    let attributes: Vec<usize> = (0..entity.attributes.len()).collect();
+    let scans = files.iter().map(|file| {
+        let scan = file_scans(entity, &attributes, &[FilePart::whole(file)], false, lake_prefix, &mut |_| 0);
+        format!("(SELECT * FROM ({scan}) LIMIT 1)")
+    });
+    probe(&scans.collect::<Vec<_>>().join(" UNION ALL "))
+}
+
+/// Reads every value of a relation.
+fn probe(relation: &str) -> String {
+    format!("SELECT max(hash(COLUMNS(*))) FROM ({relation})")
 }

@@ -20,10 +20,80 @@ pub struct HotColumn {
 pub enum WireType {
     Text,
     Int8,
+    Float4,
     Float8,
+    Bool,
     Uuid,
+    /// Days since 2000-01-01, a 32-bit integer whose ends are infinities.
+    Date,
+    /// Microseconds since midnight.
+    Time,
+    /// Microseconds since 2000-01-01, a 64-bit integer whose ends are infinities; with or without a zone.
+    Timestamp,
+    Bytes,
     /// `text[]`, elements in list order; a NULL array is a NULL list, a NULL element a NULL element.
     TextArray,
+    /// `int8[]`, likewise.
+    Int8Array,
+    /// `float4[]`, likewise.
+    Float4Array,
     /// `float8[]`, likewise.
     Float8Array,
+    /// `bool[]`, likewise.
+    BoolArray,
+    /// `uuid[]`, likewise.
+    UuidArray,
+    /// `date[]`, likewise.
+    DateArray,
+    /// `time[]`, likewise.
+    TimeArray,
+    /// `timestamp[]` or `timestamptz[]`, likewise.
+    TimestampArray,
+    /// `bytea[]`, likewise.
+    BytesArray,
+}
+
+impl WireType {
+    /// The type of the elements of an array.
+    pub fn element(self) -> Option<Self> {
+        Some(match self {
+            Self::TextArray => Self::Text,
+            Self::Int8Array => Self::Int8,
+            Self::Float4Array => Self::Float4,
+            Self::Float8Array => Self::Float8,
+            Self::BoolArray => Self::Bool,
+            Self::UuidArray => Self::Uuid,
+            Self::DateArray => Self::Date,
+            Self::TimeArray => Self::Time,
+            Self::TimestampArray => Self::Timestamp,
+            Self::BytesArray => Self::Bytes,
+            Self::Text
+            | Self::Int8
+            | Self::Float4
+            | Self::Float8
+            | Self::Bool
+            | Self::Uuid
+            | Self::Date
+            | Self::Time
+            | Self::Timestamp
+            | Self::Bytes => return None,
+        })
+    }
+
+    /// The array of this type of elements.
+    pub fn array(self) -> Self {
+        match self {
+            Self::Text => Self::TextArray,
+            Self::Int8 => Self::Int8Array,
+            Self::Float4 => Self::Float4Array,
+            Self::Float8 => Self::Float8Array,
+            Self::Bool => Self::BoolArray,
+            Self::Uuid => Self::UuidArray,
+            Self::Date => Self::DateArray,
+            Self::Time => Self::TimeArray,
+            Self::Timestamp => Self::TimestampArray,
+            Self::Bytes => Self::BytesArray,
+            array => array,
+        }
+    }
 }

@@ -7,8 +7,9 @@ use crate::bind::{QualifiedName, Query, StatementForm};
 use crate::catalog::{Column, Entity, ScalarType, Storage, TimeEncoding};
 use crate::hot::HotColumn;
 use crate::literal::Literal;
-use crate::postgres::{HotStatement, Pushdown, PushedPredicate, TableNames, hot_statement, physical_expression};
-use crate::quote::TableName;
+use crate::postgres::{
+    HotSelect, HotStatement, Pushdown, PushedPredicate, Rows, TableNames, hot_select, order_expression,
+};
 use crate::tree::{array, column_path, is_star, is_vacant, text};
 use crate::value::Value;
 
@@ -64,35 +65,26 @@ impl HotQuery {
             HotOutput::Columns(columns) => columns.clone(),
             HotOutput::Count => Vec::new(),
         };
-        let mut statement = hot_statement(tables, entity, distinct(&needed), pushed, include_deleted);
+        let rows = Rows::of(tables, entity);
+        let mut statement = hot_select(tables, entity, distinct(&needed), pushed, include_deleted);
         // Rows without an entity_main row would take places under a LIMIT and be counted; a tombstone needs none.
         let takes_places = limit.is_some() || offset > 0 || output == HotOutput::Count;
         if takes_places {
-            statement.sql.push_str(" AND (m.ltbase_row_id IS NOT NULL OR COALESCE(c.deleted_at, 0) <> 0)");
+            statement.select.filter(rows.is_whole());
         }
-        if !order.is_empty() {
-            let keys: Option<Vec<String>> = order.iter().map(|key| key.sql(entity, &mut statement)).collect();
-            statement.sql.push_str(&format!(" ORDER BY {}", keys?.join(", ")));
+        for key in &order {
+            let key = key.sql(rows, entity, &mut statement)?;
+            statement.select.order_by(key);
         }
-        if let Some(limit) = limit {
-            statement.sql.push_str(&format!(" LIMIT {limit}"));
-        }
-        if offset > 0 {
-            statement.sql.push_str(&format!(" OFFSET {offset}"));
-        }
+        statement.select.cut(limit, offset);
+        let mut statement = statement.print();
         if output == HotOutput::Count {
             if limit.is_some() || offset > 0 || !order.is_empty() {
                 return None;
             }
             statement.sql = format!("SELECT count(*) FROM ({}) q", statement.sql);
         }
-        let inconsistent_sql = takes_places.then(|| format!(
-            "SELECT count(*) FROM {} c WHERE c.schema_id = {} AND c.flushed_at = 0 AND COALESCE(c.deleted_at, 0) = 0 \
-             AND NOT EXISTS (SELECT 1 FROM {} m WHERE m.ltbase_schema_id = c.schema_id AND m.ltbase_row_id = c.row_id)",
-            TableName(&tables.change_log),
-            entity.schema_id,
-            TableName(&tables.entity_main)
-        ));
+        let inconsistent_sql = takes_places.then(|| rows.inconsistent_sql([]));
         Some(Self { output, limit, statement, inconsistent_sql })
     }
 
@@ -217,7 +209,6 @@ fn modifiers(node: &Json, entity: &Entity, alias: &str) -> Option<Modifiers> {
 }
 
 /// A constant number of rows: absent, or a number; `None` for anything else.
-#[expect(clippy::option_option, reason = "absent and unreadable differ")]
 fn number(expression: &Json) -> Option<Option<u64>> {
     if expression.is_null() {
         return Some(None);
@@ -230,15 +221,21 @@ fn number(expression: &Json) -> Option<Option<u64>> {
 
 impl OrderKey {
     /// The key over PostgreSQL's columns, when its order there is the order of the answer's values.
-    fn sql(&self, entity: &Entity, statement: &mut HotStatement) -> Option<String> {
+    fn sql(&self, rows: Rows<'_>, entity: &Entity, statement: &mut HotSelect) -> Option<String> {
         let expression = match self.column {
             Column::RowId => "c.row_id".to_owned(),
-            Column::CreatedAt => "m.ltbase_created_at".to_owned(),
+            Column::CreatedAt => rows.created_at().to_owned(),
             Column::UpdatedAt => "c.changed_at".to_owned(),
             Column::Tier | Column::DeletedAt => return None,
             Column::Attribute(index) => {
                 let attribute = &entity.attributes[index];
+                let is_own = matches!(attribute.storage, Storage::Own { .. });
                 let ordered = match attribute.scalar {
+                    ScalarType::Decimal { .. } | ScalarType::Date | ScalarType::Uuid | ScalarType::Timestamp
+                        if is_own =>
+                    {
+                        true
+                    }
                     // Several stored values are one decimal or one date, and text forms don't order like their values.
                     ScalarType::Decimal { .. } | ScalarType::Date | ScalarType::Json | ScalarType::Uuid => false,
                     ScalarType::Timestamp => attribute.encoding == TimeEncoding::UnixMs,
@@ -246,17 +243,21 @@ impl OrderKey {
                     | ScalarType::SmallInt
                     | ScalarType::Integer
                     | ScalarType::BigInt
+                    | ScalarType::Real
                     | ScalarType::Double
-                    | ScalarType::Boolean => true,
+                    | ScalarType::Boolean
+                    | ScalarType::Time
+                    | ScalarType::TimestampNaive
+                    | ScalarType::Blob => true,
                 };
                 // An EAV attribute is only pivoted when the answer shows it.
-                let pivoted = matches!(attribute.storage, Storage::Main { .. })
+                let pivoted = !matches!(attribute.storage, Storage::Eav { .. })
                     || statement.columns.iter().any(|shown| shown.column == self.column);
                 if attribute.list || !ordered || !pivoted {
                     return None;
                 }
-                let expression = physical_expression(attribute);
-                if attribute.scalar == ScalarType::Text { format!("{expression} COLLATE \"C\"") } else { expression }
+                statement.note(self.column);
+                order_expression(attribute)
             }
         };
         let direction = if self.descending { "DESC" } else { "ASC" };

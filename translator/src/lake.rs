@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::catalog::fold;
 use crate::options::Tier;
 use crate::value::Value;
 
@@ -75,12 +76,18 @@ pub enum FileType {
     /// Fixed 16 bytes with the UUID annotation: DuckDB reads a UUID.
     Uuid,
     Date,
+    /// A time of day without a zone; `unit` as of a timestamp.
+    Time {
+        unit: u8,
+    },
     /// `unit` is the number of decimal digits after the second: 3, 6 or 9.
     Timestamp {
         unit: u8,
         utc: bool,
     },
     Json,
+    /// Parquet's type of a column without values, which writers give a column of nothing: NULL in every row.
+    Null,
     List(Box<FileType>),
     /// Anything else, as Parquet names it.
     Other(String),
@@ -97,6 +104,27 @@ impl IdSet {
         Self(ids)
     }
 
+    /// This set with other ids in it and without some of its own; both in ascending order.
+    #[must_use]
+    pub fn changed(&self, added: &[u128], removed: &[u128]) -> Self {
+        let mut ids = Vec::with_capacity(self.0.len() + added.len());
+        let mut added = added.iter().copied().peekable();
+        let mut removed = removed.iter().copied().peekable();
+        for id in self.0.iter().copied() {
+            while let Some(new) = added.next_if(|new| *new <= id) {
+                if new < id {
+                    ids.push(new);
+                }
+            }
+            while removed.next_if(|gone| *gone < id).is_some() {}
+            if removed.peek() != Some(&id) {
+                ids.push(id);
+            }
+        }
+        ids.extend(added);
+        Self(ids)
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -106,7 +134,7 @@ impl IdSet {
     }
 
     /// Its ids in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = u128> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = u128> + Clone + '_ {
         self.0.iter().copied()
     }
 
@@ -120,10 +148,38 @@ impl IdSet {
     }
 }
 
+/// Two columns of a file, either of which may be the one that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AmbiguousColumn<'a> {
+    pub first: &'a str,
+    pub second: &'a str,
+}
+
 impl LakeFile {
     /// Finds a column; names are case-insensitive, as in DuckDB.
     pub fn column(&self, name: &str) -> Option<&FileColumn> {
         self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The column that holds the attribute of the folded name `name`: it is called so, or by a name that folds to it, in any
+    /// letter case. `None` when the file surely lacks it.
+    ///
+    /// # Errors
+    /// Several columns may be it.
+    pub fn stored_column(&self, name: &str) -> Result<Option<&FileColumn>, AmbiguousColumn<'_>> {
+        let mut found = self.columns.iter().filter(|column| fold(&column.name).eq_ignore_ascii_case(name));
+        let Some(column) = found.next() else { return Ok(None) };
+        match found.next().or_else(|| self.takes_its_name(column)) {
+            Some(other) => Err(AmbiguousColumn { first: &column.name, second: &other.name }),
+            None => Ok(Some(column)),
+        }
+    }
+
+    /// A column that DuckDB gives the name of `column`: of `n` and `N` it calls the second one `N_1`.
+    fn takes_its_name(&self, column: &FileColumn) -> Option<&FileColumn> {
+        let (base, number) = column.name.rsplit_once('_')?;
+        let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        self.columns.iter().filter(|other| numbered && other.name.eq_ignore_ascii_case(base)).nth(1)
     }
 }
 
@@ -141,17 +197,26 @@ impl std::fmt::Display for FileType {
             Self::FixedBytes16 => f.write_str("FIXED_LEN_BYTE_ARRAY(16)"),
             Self::Uuid => f.write_str("UUID"),
             Self::Date => f.write_str("DATE"),
+            Self::Time { unit } => write!(f, "TIME({})", unit_name(*unit)),
             Self::Timestamp { unit, utc } => {
-                let unit = match unit {
-                    3 => "MILLIS",
-                    6 => "MICROS",
-                    _ => "NANOS",
-                };
-                write!(f, "TIMESTAMP({unit}{})", if *utc { ", UTC" } else { "" })
+                write!(f, "TIMESTAMP({}{})", unit_name(*unit), if *utc { ", UTC" } else { "" })
             }
             Self::Json => f.write_str("JSON"),
+            Self::Null => f.write_str("NULL"),
             Self::List(element) => write!(f, "LIST<{element}>"),
             Self::Other(name) => f.write_str(name),
         }
     }
 }
+
+/// Parquet's name of a unit of time, of its digits after the second.
+fn unit_name(digits: u8) -> &'static str {
+    match digits {
+        3 => "MILLIS",
+        6 => "MICROS",
+        _ => "NANOS",
+    }
+}
+
+#[cfg(test)]
+mod tests;

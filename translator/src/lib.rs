@@ -15,6 +15,7 @@
 mod admit;
 mod bind;
 pub mod catalog;
+pub mod derived;
 mod display;
 pub mod emit;
 mod error;
@@ -27,6 +28,7 @@ mod literal;
 pub mod options;
 pub mod plan;
 pub mod planner;
+pub mod positions;
 pub mod postgres;
 pub mod predicate;
 mod prune;
@@ -36,7 +38,8 @@ mod tree;
 pub mod value;
 
 pub use bind::{
-    INFORMATION_SCHEMA_TABLES, Placeholder, QualifiedName, Query, Reference, SYSTEM_TABLES, StatementForm, SystemTable,
+    INFORMATION_SCHEMA_TABLES, Placeholder, QualifiedName, Query, Reference, SHOW_TABLES, SYSTEM_TABLES, StatementForm,
+    SystemTable,
 };
 pub use error::{TranslateError, TranslateErrorKind};
 pub use lake_read::DATA_ERROR;

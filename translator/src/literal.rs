@@ -59,15 +59,25 @@ impl Literal {
                     | ScalarType::Decimal { .. } => {
                         matches!(value, Value::Int(_) | Value::Decimal { .. } | Value::Double(_))
                     }
+                    // DuckDB brings the constant to FLOAT: only where that changes nothing is the comparison certain.
+                    ScalarType::Real => match value {
+                        Value::Double(_) => true,
+                        value => exact_double(value).is_some_and(|double| f64::from(double as f32) == double),
+                    },
                     ScalarType::Boolean => matches!(value, Value::Bool(_)),
                     ScalarType::Uuid => matches!(value, Value::Uuid(_)),
                     ScalarType::Date => matches!(value, Value::Date(_) | Value::Timestamp(_)),
-                    ScalarType::Timestamp => matches!(value, Value::Timestamp(_) | Value::Date(_)),
+                    // The session's zone is UTC: with and without a zone compare as the same number.
+                    ScalarType::Timestamp | ScalarType::TimestampNaive => {
+                        matches!(value, Value::Timestamp(_) | Value::Date(_))
+                    }
+                    ScalarType::Time => matches!(value, Value::Time(_)),
+                    ScalarType::Blob => matches!(value, Value::Blob(_)),
                     ScalarType::Json => false,
                 };
                 match (scalar, value) {
                     // DuckDB compares at TIMESTAMPTZ, and the session's zone is UTC.
-                    (ScalarType::Timestamp, Value::Date(days)) => {
+                    (ScalarType::Timestamp | ScalarType::TimestampNaive, Value::Date(days)) => {
                         i64::from(*days).checked_mul(MICROS_PER_DAY).map(Value::Timestamp)
                     }
                     // A parameter: its Arrow type is text. DuckDB reads a VARCHAR that is compared with a UUID as one.
@@ -213,6 +223,8 @@ fn cast(literal: Literal, cast_type: &Json) -> Option<Literal> {
             "BOOLEAN" => parse_as(&text, ScalarType::Boolean)?,
             "DATE" => parse_as(&text, ScalarType::Date)?,
             "UUID" => parse_as(&text, ScalarType::Uuid)?,
+            "TIME" => parse_as(&text, ScalarType::Time)?,
+            "BLOB" => parse_as(&text, ScalarType::Blob)?,
             "TIMESTAMP WITH TIME ZONE" => Value::Timestamp(parse_timestamp(&text, true)?),
             "TIMESTAMP" => Value::Timestamp(parse_timestamp(&text, false)?),
             "DOUBLE" => parse_as(&text, ScalarType::Double)?,
@@ -234,6 +246,8 @@ fn cast(literal: Literal, cast_type: &Json) -> Option<Literal> {
                 Value::Timestamp(i64::from(days).checked_mul(MICROS_PER_DAY)?)
             }
             (value @ Value::Uuid(_), "UUID") => value,
+            (value @ Value::Time(_), "TIME") => value,
+            (value @ Value::Blob(_), "BLOB") => value,
             (value @ Value::Bool(_), "BOOLEAN") => value,
             _ => return None,
         },
@@ -286,10 +300,8 @@ pub(crate) fn exact_double(value: &Value) -> Option<f64> {
     match value {
         Value::Double(value) => Some(*value),
         // Below 2^53 every integer is a double.
-        #[expect(clippy::cast_precision_loss, reason = "the bound above makes it exact")]
         Value::Int(value) => (value.abs() <= EXACT).then_some(*value as f64),
         // One correctly rounded division of two exact doubles; 10^22 is the greatest exact power of ten.
-        #[expect(clippy::cast_precision_loss, reason = "the bounds above make both operands exact")]
         Value::Decimal { unscaled, scale } => {
             (unscaled.abs() <= EXACT && *scale <= 22).then(|| *unscaled as f64 / 10f64.powi(i32::from(*scale)))
         }
@@ -304,6 +316,11 @@ fn parse_as(text: &str, scalar: ScalarType) -> Option<Value> {
         ScalarType::SmallInt => Value::Int(plain_integer(text)?.parse::<i16>().ok()?.into()),
         ScalarType::Integer => Value::Int(plain_integer(text)?.parse::<i32>().ok()?.into()),
         ScalarType::BigInt => Value::Int(plain_integer(text)?.parse::<i64>().ok()?.into()),
+        ScalarType::Real => {
+            let Value::Double(value) = parse_as(text, ScalarType::Double)? else { return None };
+            // Rounded twice is not always rounded once.
+            (value.is_nan() || f64::from(value as f32) == value).then_some(Value::Double(value))?
+        }
         ScalarType::Double => {
             let value: f64 = match text {
                 "NaN" | "nan" => f64::NAN,
@@ -329,7 +346,32 @@ fn parse_as(text: &str, scalar: ScalarType) -> Option<Value> {
         ScalarType::Uuid => Value::Uuid(parse_uuid(text)?),
         ScalarType::Date => Value::Date(i32::try_from(parse_date(text)?).ok()?),
         ScalarType::Timestamp => Value::Timestamp(parse_timestamp(text, true)?),
+        ScalarType::TimestampNaive => Value::Timestamp(parse_timestamp(text, false)?),
+        ScalarType::Time => {
+            // A day in front of it, and away again.
+            (text.len() >= 8).then_some(())?;
+            Value::Time(parse_timestamp(&format!("1970-01-01 {text}"), false)?)
+        }
+        ScalarType::Blob => Value::Blob(parse_blob(text)?),
     })
+}
+
+/// Printable ASCII and `\\xHH`, as DuckDB reads a BLOB from text.
+fn parse_blob(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = if *first == b'\\' {
+            let hex = after.strip_prefix(b"x")?.get(..2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
+            &after[3..]
+        } else {
+            first.is_ascii().then_some(())?;
+            bytes.push(*first);
+            after
+        };
+    }
+    Some(bytes)
 }
 
 fn plain_integer(text: &str) -> Option<&str> {

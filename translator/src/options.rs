@@ -1,4 +1,4 @@
-//! Query options (design section 7): one name, one type, one default each.
+//! Query options (docs/contract.md, "Flight SQL"): one name, one type, one default each.
 
 use std::time::Duration;
 

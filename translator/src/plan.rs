@@ -1,4 +1,4 @@
-//! The plan of a query: a value that prints, serialises to the JSON of design section 7 and snapshots in tests.
+//! The plan of a query: a value that prints, serialises to the JSON of docs/plan.md and snapshots in tests.
 
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ pub enum MergeStrategy {
     Window,
     /// Base rows that nothing supersedes, plus the newest delta versions.
     Layered,
+    /// Every version that isn't its row is left out by its position in its file.
+    Positions,
     /// One tier answers, and holds each row once.
     None,
 }
@@ -59,8 +61,8 @@ pub struct ReferencePlan {
     pub merge: MergeStrategy,
     /// What proves that the strategy is right.
     pub merge_proof: String,
-    /// For [`MergeStrategy::Window`]: a condition that winners of the answer meet. Only rows with a version that meets it
-    /// go through the window.
+    /// For [`MergeStrategy::Window`]: a condition that winners of the answer meet. Only rows with a version that meets
+    /// it go through the window.
     pub prefilter: Option<String>,
     pub hot: Option<HotSource>,
     pub warm: Option<LakeSource>,
@@ -76,9 +78,47 @@ pub struct HotSource {
     pub pushed: Vec<PushedPredicate>,
     pub residual: Vec<String>,
     pub row_estimate: u64,
-    /// With `hot_scan = scan`, the statement is DuckDB's, for where PostgreSQL is attached; this one is PostgreSQL's and
-    /// counts the live dirty rows without an `entity_main` row.
-    pub scan_inconsistent_sql: Option<String>,
+    pub access: HotAccess,
+}
+
+/// How hot rows are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HotAccess {
+    /// PostgreSQL runs the statement; its rows come by binary COPY into a temporary table.
+    Copy,
+    /// DuckDB runs the statement where PostgreSQL is attached. `inconsistent_sql` is PostgreSQL's and counts the live dirty
+    /// rows without an `entity_main` row.
+    Scan { inconsistent_sql: String },
+    /// No statement runs: the server keeps the rows in memory.
+    Mirror(MirrorTable),
+}
+
+/// A table of DuckDB with versions of an entity's dirty rows, as of one moment.
+///
+/// Its columns are `row_id UUID`, `_tc_whole BOOLEAN`, `changed_at`, `deleted_at` and `created_at` in milliseconds, the
+/// attributes with their public types, and `_tc_from` and `_tc_to`: a version is the row at the moments from the first to
+/// before the second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorTable {
+    /// Its name, unquoted, in the main schema of [`crate::emit::MIRROR_CATALOG`].
+    pub name: String,
+    /// The moment that is read.
+    pub moment: u64,
+    /// Rows of that moment.
+    pub rows: u64,
+    /// Of these, live ones without an `entity_main` row: they are dirty, and left out of every answer.
+    pub inconsistent_rows: u64,
+}
+
+impl HotAccess {
+    /// As the plan shows it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Scan { .. } => "scan",
+            Self::Mirror(_) => "mirror",
+        }
+    }
 }
 
 /// Files of one tier.
@@ -103,6 +143,8 @@ pub struct ScannedFile {
     pub once: bool,
     /// The row numbers that can matter, from the first to before the second; `None`: all of the file.
     pub rows: Option<(u64, u64)>,
+    /// Under [`MergeStrategy::Positions`]: how many of its versions are left out by position.
+    pub hidden: u64,
 }
 
 impl ScannedFile {
@@ -133,6 +175,7 @@ impl MergeStrategy {
         match self {
             Self::Window => "window",
             Self::Layered => "layered",
+            Self::Positions => "positions",
             Self::None => "none",
         }
     }
@@ -155,7 +198,7 @@ impl FederatedPlan {
         self.references.iter().map(sources).sum()
     }
 
-    /// The planner's part of the plan JSON (design section 7); the server adds id, SQL, statement and timings.
+    /// The planner's part of the plan JSON (docs/plan.md); the server adds id, SQL, statement and timings.
     pub fn to_json(&self) -> Json {
         json!({
             "route": self.route.as_str(),
@@ -200,11 +243,18 @@ impl HotSource {
     fn to_json(&self) -> Json {
         json!({
             "tier": "hot",
-            "engine": "postgres",
+            "engine": match self.access {
+                HotAccess::Copy | HotAccess::Scan { .. } => "postgres",
+                HotAccess::Mirror(_) => "duckdb",
+            },
+            "access": self.access.as_str(),
             "row_estimate": self.row_estimate,
             "pushed": self.pushed.iter().map(|pushed| pushed.sql.as_str()).collect::<Vec<_>>(),
             "residual": self.residual,
-            "sql": self.statement.sql,
+            "sql": match self.access {
+                HotAccess::Copy | HotAccess::Scan { .. } => Some(&self.statement.sql),
+                HotAccess::Mirror(_) => None,
+            },
         })
     }
 }
@@ -225,6 +275,7 @@ impl LakeSource {
             "pushed": self.pushed,
             "residual": self.residual,
             "anti_join_files": self.files.iter().filter(|scanned| scanned.anti_join).count(),
+            "hidden_rows": self.files.iter().map(|scanned| scanned.hidden).sum::<u64>(),
         })
     }
 }

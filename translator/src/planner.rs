@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use crate::bind::{Query, Reference};
 use crate::catalog::{Column, Entity};
+use crate::derived::row_id_condition;
 use crate::hot_query::HotQuery;
 use crate::lake::{FileColumn, FileType, IdSet, LakeFile};
-use crate::lake_read::{is_millis, read_expression, row_id_expression};
+use crate::lake_read::{is_millis, is_readable, row_id_expression};
 use crate::options::{HotScan, QueryOptions, Tier};
 use crate::plan::{
-    Degradation, FederatedPlan, HotSource, LakeSource, MergeStrategy, ReferencePlan, Route, ScannedFile,
+    Degradation, FederatedPlan, HotAccess, HotSource, LakeSource, MergeStrategy, MirrorTable, ReferencePlan, Route,
+    ScannedFile,
 };
-use crate::postgres::{PushedPredicate, TableNames, hot_statement, inconsistent_sql, scan_statement};
+use crate::positions::{PositionFacts, PositionsOfReference, position_proof};
+use crate::postgres::{HotStatement, PushedPredicate, Rows, TableNames, hot_select, implied_row_ids, scan_statement};
 use crate::predicate::Predicate;
 use crate::prune::{may_hold, selectivity};
-use crate::row_ids::{RowIds, may_share_rows};
+pub use crate::row_ids::asked_for;
+use crate::row_ids::{RowIds, may_share_rows, reads_row_id_only};
 
 /// What the planner knows of the moment.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +32,12 @@ pub struct Facts {
     pub dirty_ids: BTreeMap<i16, Arc<IdSet>>,
     /// The row ids of delta files by path, when they are known.
     pub delta_ids: BTreeMap<String, Arc<IdSet>>,
+    /// What is known by position of the versions in files, by `schema_id`: of all files of the tiers that answer.
+    pub positions: BTreeMap<i16, PositionFacts>,
+    /// Versions in files are merged by `window`, whatever would be right too.
+    pub window_only: bool,
+    /// The mirrored dirty sets by `schema_id`, with every attribute that the query reads.
+    pub mirrors: BTreeMap<i16, MirrorTable>,
     /// What is missing, and why (a source is down and the options give leave).
     pub degraded: Degradation,
     /// Notes for the client.
@@ -41,6 +51,8 @@ pub enum PlanError {
     MissingColumn { path: String, column: &'static str },
     #[error("column `{column}` of the file `{path}` is {found}, which can't be read as {declared} without loss")]
     WrongType { path: String, column: String, found: String, declared: String },
+    #[error("`{first}` and `{second}` of the file `{path}` could both be the column `{column}`; rename one of them")]
+    AmbiguousColumn { path: String, column: String, first: String, second: String },
     #[error("the file name `{path}` holds one of * ? [, which can't be read by name")]
     UnreadableName { path: String },
     #[error(
@@ -66,7 +78,7 @@ pub fn plan(
         .collect::<Result<Vec<_>, _>>()?;
     let (route, mut route_reason) = route(&references, options, &facts.degraded);
     let hot_query = match (route, references.as_slice()) {
-        (Route::Hot, [ReferencePlan { hot: Some(hot), .. }]) if options.hot_scan == HotScan::Copy => {
+        (Route::Hot, [ReferencePlan { hot: Some(hot), .. }]) if hot.access == HotAccess::Copy => {
             HotQuery::read(query, &hot.pushed, tables, options.include_deleted)
         }
         _ => None,
@@ -150,9 +162,12 @@ fn plan_reference(
         .extend(entity.all_columns().filter(|column| *column != Column::RowId && reference.columns.contains(column)));
 
     let dirty_rows = facts.dirty_rows.get(&entity.schema_id).copied();
-    let hot = dirty_rows
-        .filter(|rows| *rows > 0 && options.tiers.contains(Tier::Hot))
-        .map(|rows| hot_source(reference, &columns, rows, options, tables));
+    let hot = dirty_rows.filter(|rows| *rows > 0 && options.tiers.contains(Tier::Hot)).map(|rows| {
+        match facts.mirrors.get(&entity.schema_id) {
+            Some(mirror) => mirrored_source(reference, mirror),
+            None => hot_source(reference, &columns, rows, options, tables),
+        }
+    });
 
     let files = facts.files.get(&entity.schema_id).map_or(&[][..], Vec::as_slice);
     let files: Vec<&LakeFile> = files.iter().filter(|file| options.tiers.contains(file.tier)).collect();
@@ -161,11 +176,27 @@ fn plan_reference(
     }
     let predicates: Vec<&Predicate> =
         reference.conjuncts.iter().filter_map(|conjunct| conjunct.predicate.as_ref().ok()).collect();
+    // A condition on the key of a table prunes as one on the row ids that are made of it.
+    let implied = row_id_condition(entity, &predicates);
+    let predicates: Vec<&Predicate> = predicates.into_iter().chain(&implied).collect();
     let any_dirty = dirty_rows.is_some_and(|rows| rows > 0);
-    let (merge, merge_proof) = merge_strategy(&files, any_dirty);
+    let positions = facts.positions.get(&entity.schema_id);
+    let (merge, merge_proof) = match merge_strategy(&files, any_dirty) {
+        (merge, _)
+            if facts.window_only && files.iter().any(|file| file.row_count > 0) && merge != MergeStrategy::Window =>
+        {
+            (MergeStrategy::Window, "the settings want it".to_owned())
+        }
+        (MergeStrategy::None, proof) => (MergeStrategy::None, proof),
+        (other, proof) => match positions.and_then(|positions| position_proof(&files, positions)) {
+            Some(proof) => (MergeStrategy::Positions, proof),
+            None => (other, proof),
+        },
+    };
     let dirty_ids = any_dirty.then(|| facts.dirty_ids.get(&entity.schema_id).map(Arc::as_ref));
     let row_ids = RowIds::new(&predicates, &files, merge, dirty_ids, &facts.delta_ids);
-    let source = |tier| lake_source(reference, &files, &predicates, tier, merge, &row_ids);
+    let positions = PositionsOfReference::new(positions, merge, &predicates, options.include_deleted);
+    let source = |tier| lake_source(reference, &files, &predicates, tier, merge, &row_ids, &positions);
     let prefilter = (merge == MergeStrategy::Window).then(|| prefilter(entity, &files, &predicates)).flatten();
     Ok(ReferencePlan {
         entity: Arc::clone(entity),
@@ -206,24 +237,38 @@ fn hot_source(
     let columns = columns.iter().copied();
     match options.hot_scan {
         HotScan::Copy => {
-            let statement = hot_statement(tables, entity, columns, &pushed, options.include_deleted);
-            HotSource { statement, pushed, residual, row_estimate: dirty_rows, scan_inconsistent_sql: None }
+            let mut statement = hot_select(tables, entity, columns, &pushed, options.include_deleted);
+            // The columns of a key of several say only together which rows they mean.
+            if entity.own_table().is_some_and(|table| table.key.len() > 1) {
+                implied_row_ids(reference).into_iter().for_each(|ids| statement.select.filter(ids));
+            }
+            let statement = statement.print();
+            HotSource { statement, pushed, residual, row_estimate: dirty_rows, access: HotAccess::Copy }
         }
         HotScan::Scan => {
-            let inconsistent = inconsistent_sql(tables, entity.schema_id, &pushed);
+            let of_entries = pushed.iter().filter(|pushed| pushed.reads_only_change_log);
+            let inconsistent_sql =
+                Rows::of(tables, entity).inconsistent_sql(of_entries.map(|pushed| pushed.sql.clone()));
+            let access = HotAccess::Scan { inconsistent_sql };
             let (statement, pushed) =
                 scan_statement(tables, entity, columns, &reference.conjuncts, options.include_deleted);
             // Whatever the scans let through, the user's own filter sees.
             let filtered = reference.conjuncts.iter().map(|conjunct| format!("{}: DuckDB filters", conjunct.text));
             let residual = reference.kept_back.iter().cloned().chain(filtered).collect();
-            HotSource {
-                statement,
-                pushed,
-                residual,
-                row_estimate: dirty_rows,
-                scan_inconsistent_sql: Some(inconsistent),
-            }
+            HotSource { statement, pushed, residual, row_estimate: dirty_rows, access }
         }
+    }
+}
+
+/// Rows that DuckDB holds already: it filters them, and PostgreSQL gets no statement.
+fn mirrored_source(reference: &Reference, mirror: &MirrorTable) -> HotSource {
+    let filtered = reference.conjuncts.iter().map(|conjunct| format!("{}: DuckDB filters", conjunct.text));
+    HotSource {
+        statement: HotStatement { sql: String::new(), columns: Vec::new(), reads: Vec::new() },
+        pushed: Vec::new(),
+        residual: reference.kept_back.iter().cloned().chain(filtered).collect(),
+        row_estimate: mirror.rows,
+        access: HotAccess::Mirror(mirror.clone()),
     }
 }
 
@@ -237,6 +282,7 @@ fn lake_source(
     tier: Tier,
     merge: MergeStrategy,
     row_ids: &RowIds<'_>,
+    positions: &PositionsOfReference<'_>,
 ) -> Option<LakeSource> {
     let of_tier: Vec<&LakeFile> = files.iter().copied().filter(|file| file.tier == tier).collect();
     if of_tier.is_empty() {
@@ -246,12 +292,12 @@ fn lake_source(
     let filters_at_scan = match merge {
         MergeStrategy::Window => false,
         MergeStrategy::Layered => tier == Tier::Cold,
-        MergeStrategy::None => true,
+        MergeStrategy::None | MergeStrategy::Positions => true,
     };
     let files: Vec<&LakeFile> = of_tier
         .iter()
         .copied()
-        .filter(|file| file.row_count > 0 && row_ids.may_answer(file))
+        .filter(|file| file.row_count > 0 && row_ids.may_answer(file) && positions.may_answer(file))
         .filter(|file| {
             predicates.iter().all(|predicate| may_hold(file, &reference.entity, predicate, !filters_at_scan))
         })
@@ -259,18 +305,23 @@ fn lake_source(
     let once = match (merge, tier) {
         (MergeStrategy::Window, _) => vec![false; files.len()],
         (MergeStrategy::Layered, Tier::Warm) => row_ids.are_once(&files),
-        (MergeStrategy::Layered | MergeStrategy::None, _) => vec![true; files.len()],
+        (MergeStrategy::Layered | MergeStrategy::None | MergeStrategy::Positions, _) => vec![true; files.len()],
     };
-    let files = files.into_iter().zip(once).map(|(file, once)| ScannedFile {
-        file: file.clone(),
-        anti_join: row_ids.may_be_superseded(file),
-        once,
-        rows: row_ids.rows_that_may_answer(file, predicates),
-    });
-    let mut files: Vec<ScannedFile> = files.collect();
-    if files.iter().filter(|scanned| scanned.rows.is_some()).count() > MAX_PARTS {
-        files.iter_mut().for_each(|scanned| scanned.rows = None);
+    let mut rows: Vec<Option<(u64, u64)>> = files
+        .iter()
+        .map(|file| positions.rows(file).or_else(|| row_ids.rows_that_may_answer(file, predicates)))
+        .collect();
+    if rows.iter().flatten().count() > MAX_PARTS {
+        rows.fill(None);
     }
+    let files = files.into_iter().zip(once).zip(rows).map(|((file, once), rows)| ScannedFile {
+        file: file.clone(),
+        anti_join: merge != MergeStrategy::Positions && row_ids.may_be_superseded(file),
+        once,
+        rows,
+        hidden: positions.hidden(file, rows),
+    });
+    let files: Vec<ScannedFile> = files.collect();
     let mut pushed = Vec::new();
     let mut residual = reference.kept_back.clone();
     for conjunct in &reference.conjuncts {
@@ -303,12 +354,6 @@ fn prefilter(entity: &Entity, files: &[&LakeFile], predicates: &[&Predicate]) ->
     let conditions: Vec<String> =
         useful.into_iter().filter(on_attributes).map(|predicate| predicate.to_duckdb(entity, None)).collect();
     (!conditions.is_empty()).then(|| conditions.join(" AND "))
-}
-
-fn reads_row_id_only(predicate: &Predicate) -> bool {
-    let mut columns = Vec::new();
-    predicate.columns(&mut columns);
-    columns.iter().all(|column| *column == Column::RowId)
 }
 
 /// Chooses the merge strategy, and says what proves it.
@@ -376,7 +421,7 @@ fn each_row_once(files: &[&LakeFile]) -> Result<(), String> {
     }
 }
 
-/// Refuses a file that can't be read as the catalog declares it (design section 2.2).
+/// Refuses a file that can't be read as the catalog declares it (docs/contract.md, "Lake files").
 ///
 /// # Errors
 /// A column that is missing, or of a type without a lossless cast; names the file and the column.
@@ -390,9 +435,18 @@ pub fn check_file(file: &LakeFile, entity: &Entity) -> Result<(), PlanError> {
         found: found.to_string(),
         declared: declared.to_owned(),
     };
+    let stored = |name: &str| {
+        file.stored_column(name).map_err(|ambiguous| PlanError::AmbiguousColumn {
+            path: file.path.clone(),
+            column: name.to_owned(),
+            first: ambiguous.first.to_owned(),
+            second: ambiguous.second.to_owned(),
+        })
+    };
+    // The folded name alone is a system column's; attributes are also found under their plain names.
+    let system = |name: &str| Ok(stored(name)?.filter(|column| column.name.eq_ignore_ascii_case(name)));
     for name in ["row_id", "created_at", "changed_at"] {
-        let column =
-            file.column(name).ok_or_else(|| PlanError::MissingColumn { path: file.path.clone(), column: name })?;
+        let column = system(name)?.ok_or_else(|| PlanError::MissingColumn { path: file.path.clone(), column: name })?;
         let fits = if name == "row_id" {
             row_id_expression(&column.file_type).is_some()
         } else {
@@ -402,13 +456,14 @@ pub fn check_file(file: &LakeFile, entity: &Entity) -> Result<(), PlanError> {
             return Err(wrong(name, &column.file_type, if name == "row_id" { "UUID" } else { "BIGINT milliseconds" }));
         }
     }
-    if let Some(column) = file.column("deleted_at").filter(|column| !is_millis(&column.file_type)) {
+    let fits = |column: &&FileColumn| is_millis(&column.file_type) || column.file_type == FileType::Null;
+    if let Some(column) = system("deleted_at")?.filter(|column| !fits(column)) {
         return Err(wrong("deleted_at", &column.file_type, "BIGINT milliseconds"));
     }
     for attribute in &entity.attributes {
-        let unreadable = |column: &&FileColumn| read_expression("", &column.file_type, attribute, "").is_none();
-        if let Some(column) = file.column(&attribute.column).filter(unreadable) {
-            return Err(wrong(&attribute.column, &column.file_type, &attribute.duckdb_type()));
+        let unreadable = |column: &&FileColumn| !is_readable(&column.file_type, attribute);
+        if let Some(column) = stored(&attribute.column)?.filter(unreadable) {
+            return Err(wrong(&column.name, &column.file_type, &attribute.duckdb_type()));
         }
     }
     Ok(())

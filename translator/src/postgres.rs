@@ -3,21 +3,45 @@
 //! The statement reads the dirty set (`change_log`, alias `c`), joins `entity_main` (alias `m`) and pivots the needed
 //! EAV rows with one lateral aggregate (alias `e`). Predicates are rendered over these physical columns.
 
+mod cursor;
 mod flush;
+mod layout;
+mod moment;
+mod moving;
+mod own;
 mod predicate;
 mod scan;
+mod select;
+mod tracking;
 
+pub use cursor::{cursor_ddl, cursor_fingerprint_sql, cursor_removal, dirty_rows_taken_sql};
 pub use flush::{DirtySelection, dirty_size_sql, dirty_versions_sql, flush_statement};
+pub(crate) use layout::Rows;
+pub use moment::{identity_sql, mirror_size_sql, mirror_statement, stamps_sql, touched_sql};
+pub use moving::{
+    CHECKED_ROWS, HoldingKey, moving_transaction_sql, partition_candidates_sql, prune_candidates_sql, prune_delete_sql,
+    prune_held_sql, prune_lock_sql, prune_partition_sql, restore_sql, restore_undo_sql,
+};
+pub use own::{GUARD, physical_types};
+pub(crate) use predicate::implied_row_ids;
 pub use predicate::{Pushdown, PushedPredicate};
 pub use scan::SCAN_CATALOG;
-pub(crate) use scan::{inconsistent_sql, scan_statement};
+pub(crate) use scan::scan_statement;
+pub(crate) use select::Select;
+pub use tracking::{
+    MOVING, Tracking, Truncate, backfill_insert_sql, backfill_next_sql, bookkeeping_ddl, bookkeeping_name,
+    bookkeeping_removal, bookkeeping_schema, function, key_object_sql, tracking_ddl, tracking_removal, trigger,
+};
+
+use layout::physical;
 
 use crate::bind::Reference;
-use crate::catalog::{Attribute, Column, Entity, MainColumnKind, ScalarType, Storage};
+use crate::catalog::{Attribute, Column, Entity, ScalarType, Storage};
 use crate::hot::{HotColumn, WireType};
 use crate::quote::{Ident, TableName};
 
-/// Names of the PostgreSQL tables (design section 2.1), each possibly with a schema (`app.change_log`).
+/// Names of the PostgreSQL tables (docs/contract.md, "PostgreSQL tables"), each possibly with a schema
+/// (`app.change_log`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableNames {
     pub schema_registry: String,
@@ -46,6 +70,39 @@ pub struct HotStatement {
     pub sql: String,
     /// Attribute columns after the fixed leading ones.
     pub columns: Vec<HotColumn>,
+    /// Every attribute that the statement reads, shown or not, each once: PostgreSQL must keep them in a form that is
+    /// delivered and compared without loss.
+    pub reads: Vec<Column>,
+}
+
+/// A hot statement in the making.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HotSelect {
+    pub(crate) select: Select,
+    pub(crate) columns: Vec<HotColumn>,
+    reads: Vec<Column>,
+}
+
+impl HotSelect {
+    fn new(select: Select, columns: Vec<HotColumn>, pushed: &[PushedPredicate]) -> Self {
+        let shown: Vec<Column> = columns.iter().map(|shown| shown.column).collect();
+        let mut statement = Self { select, columns, reads: Vec::new() };
+        let filtered = pushed.iter().flat_map(|pushed| &pushed.columns).copied();
+        shown.into_iter().chain(filtered).for_each(|column| statement.note(column));
+        statement
+    }
+
+    /// The statement.
+    pub(crate) fn print(self) -> HotStatement {
+        HotStatement { sql: self.select.to_string(), columns: self.columns, reads: self.reads }
+    }
+
+    /// Notes that the statement reads a column.
+    pub(crate) fn note(&mut self, column: Column) {
+        if matches!(column, Column::Attribute(_)) && !self.reads.contains(&column) {
+            self.reads.push(column);
+        }
+    }
 }
 
 /// Reads the ids of the dirty set of an entity, or of those that matter ([`dirty_ids_condition`]): one column
@@ -74,6 +131,7 @@ pub fn dirty_ids_condition<'a>(references: impl IntoIterator<Item = &'a Referenc
             .filter_map(|conjunct| PushedPredicate::new(conjunct, &reference.entity).ok())
             .filter(|pushed| pushed.columns.iter().all(|column| *column == Column::RowId))
             .map(|pushed| pushed.sql)
+            .chain(implied_row_ids(reference))
             .collect();
         (!conditions.is_empty()).then(|| format!("({})", conditions.join(" AND ")))
     };
@@ -92,73 +150,80 @@ pub fn hot_statement(
     pushed: &[PushedPredicate],
     include_deleted: bool,
 ) -> HotStatement {
+    hot_select(tables, entity, columns, pushed, include_deleted).print()
+}
+
+/// As [`hot_statement`], to be completed.
+pub(crate) fn hot_select(
+    tables: &TableNames,
+    entity: &Entity,
+    columns: impl IntoIterator<Item = Column>,
+    pushed: &[PushedPredicate],
+    include_deleted: bool,
+) -> HotSelect {
+    let rows = Rows::of(tables, entity);
     let mut output = Vec::new();
-    let mut select = vec![
-        "c.row_id".to_owned(),
-        "c.changed_at".to_owned(),
-        "c.deleted_at".to_owned(),
-        "m.ltbase_created_at AS created_at".to_owned(),
-        "(m.ltbase_row_id IS NOT NULL) AS has_main".to_owned(),
-    ];
-    let mut eav: Vec<usize> = Vec::new();
+    let mut select = Select::new(
+        [
+            "c.row_id".to_owned(),
+            "c.changed_at".to_owned(),
+            "c.deleted_at".to_owned(),
+            format!("{} AS created_at", rows.created_at()),
+            format!("({}) AS has_main", rows.has_row()),
+        ],
+        String::new(),
+    );
+    let mut attributes: Vec<usize> = Vec::new();
     for column in columns {
         let Column::Attribute(index) = column else { continue };
         let attribute = &entity.attributes[index];
         let (expression, wire) = physical(attribute);
-        let expression = match (&attribute.storage, wire) {
-            (Storage::Main { .. }, WireType::Int8) => format!("{expression}::bigint"),
-            _ => expression,
-        };
-        select.push(format!("{expression} AS {}", Ident(&attribute.column)));
+        let expression = if wire == WireType::Int8 { format!("{expression}::bigint") } else { expression };
+        select.show(format!("{expression} AS {}", Ident(&attribute.column)));
         output.push(HotColumn { column, wire });
-        if matches!(attribute.storage, Storage::Eav { .. }) {
-            eav.push(index);
+        attributes.push(index);
+    }
+    for column in pushed.iter().flat_map(|pushed| &pushed.columns) {
+        if let Column::Attribute(index) = column
+            && !attributes.contains(index)
+        {
+            attributes.push(*index);
         }
     }
-    for index in pushed.iter().flat_map(|pushed| &pushed.columns).filter_map(|column| match column {
-        Column::Attribute(index) => Some(*index),
-        _ => None,
-    }) {
-        if matches!(entity.attributes[index].storage, Storage::Eav { .. }) && !eav.contains(&index) {
-            eav.push(index);
-        }
-    }
-
-    let mut sql = format!(
-        "SELECT {} FROM {} c LEFT JOIN {} m ON m.ltbase_schema_id = c.schema_id AND m.ltbase_row_id = c.row_id",
-        select.join(", "),
-        TableName(&tables.change_log),
-        TableName(&tables.entity_main)
-    );
-    if !eav.is_empty() {
-        sql.push_str(&lateral_pivot(tables, entity, &eav));
-    }
-    sql.push_str(&format!(" WHERE c.schema_id = {} AND c.flushed_at = 0", entity.schema_id));
+    select.from = rows.from(&attributes);
+    select.filter(rows.is_dirty());
     if !include_deleted {
-        sql.push_str(" AND COALESCE(c.deleted_at, 0) = 0");
+        select.filter("COALESCE(c.deleted_at, 0) = 0".to_owned());
     }
     for pushed in pushed {
-        if pushed.reads_only_change_log {
-            sql.push_str(&format!(" AND {}", pushed.sql));
+        select.filter(if pushed.reads_only_change_log {
+            pushed.sql.clone()
         } else {
             // A row without its entity_main row must come through, so that it is counted and reported.
-            sql.push_str(&format!(" AND (m.ltbase_row_id IS NULL OR {})", pushed.sql));
-        }
+            format!("({} OR {})", rows.lacks_row(), pushed.sql)
+        });
     }
-    HotStatement { sql, columns: output }
+    if let Some(guard) = rows.guard(&attributes) {
+        select.filter(guard);
+    }
+    HotSelect::new(select, output, pushed)
 }
 
 /// One lateral aggregate over the EAV rows of a row: each needed attribute becomes a column `a<attr_id>`.
 ///
 /// Measured (50k dirty rows, two attributes): lateral aggregate 540 ms, scalar subselects 680 ms, a join an attribute
-/// 860 ms (design section 4).
+/// 860 ms (docs/contract.md, "Push-down").
 fn lateral_pivot(tables: &TableNames, entity: &Entity, eav: &[usize]) -> String {
     let mut aggregates = Vec::new();
     let mut ids = Vec::new();
     for index in eav {
         let attribute = &entity.attributes[*index];
         let Storage::Eav { attr_id } = attribute.storage else { continue };
-        let value = if attribute.scalar.eav_is_text(attribute.encoding) { "value_text" } else { "value_numeric" };
+        let value = if attribute.scalar.eav_is_text(attribute.encoding) {
+            "value_text::text"
+        } else {
+            "value_numeric::double precision"
+        };
         aggregates.push(if attribute.list {
             // Canonical numbers without leading zeros order by length first, then by text: no cast that could fail.
             format!(
@@ -179,33 +244,27 @@ fn lateral_pivot(tables: &TableNames, entity: &Entity, eav: &[usize]) -> String 
     )
 }
 
-/// The physical expression of an attribute over `m` and `e`, and its type on the wire.
-fn physical(attribute: &Attribute) -> (String, WireType) {
-    match &attribute.storage {
-        Storage::Main { column, kind } => {
-            let wire = match kind {
-                MainColumnKind::Text => WireType::Text,
-                MainColumnKind::SmallInt | MainColumnKind::Integer | MainColumnKind::BigInt => WireType::Int8,
-                MainColumnKind::Double => WireType::Float8,
-                MainColumnKind::Uuid => WireType::Uuid,
-            };
-            (format!("m.{}", Ident(column)), wire)
-        }
-        Storage::Eav { attr_id } => {
-            let wire = match (attribute.scalar.eav_is_text(attribute.encoding), attribute.list) {
-                (true, false) => WireType::Text,
-                (false, false) => WireType::Float8,
-                (true, true) => WireType::TextArray,
-                (false, true) => WireType::Float8Array,
-            };
-            (format!("e.a{attr_id}"), wire)
-        }
+fn eav_wire(attribute: &Attribute) -> WireType {
+    match (attribute.scalar.eav_is_text(attribute.encoding), attribute.list) {
+        (true, false) => WireType::Text,
+        (false, false) => WireType::Float8,
+        (true, true) => WireType::TextArray,
+        (false, true) => WireType::Float8Array,
     }
 }
 
-/// The physical expression of an attribute over `m` and `e`.
-pub(crate) fn physical_expression(attribute: &Attribute) -> String {
-    physical(attribute).0
+/// The key by which PostgreSQL puts an attribute in the order of its values.
+pub(crate) fn order_expression(attribute: &Attribute) -> String {
+    let (expression, wire) = match &attribute.storage {
+        Storage::Own { column } => (own::own_operand(attribute, column), physical(attribute).1),
+        Storage::Main { .. } | Storage::Eav { .. } => physical(attribute),
+    };
+    // DuckDB orders text by its bytes; a database's own collation may not.
+    if wire == WireType::Text && attribute.scalar == ScalarType::Text {
+        format!("{expression} COLLATE \"C\"")
+    } else {
+        expression
+    }
 }
 
 /// How PostgreSQL stores the values of a column, as far as predicates must know.
@@ -224,6 +283,8 @@ enum Stored {
     MillisDouble,
     /// A date or timestamp in ISO 8601 text.
     IsoText,
+    /// A column of a table of its own, in PostgreSQL's type for the attribute's.
+    Native,
     /// JSON and lists: nothing but NULL tests.
     Opaque,
 }
@@ -234,6 +295,9 @@ fn stored(attribute: &Attribute) -> Stored {
 
 /// How a value of the attribute is stored, or an element of it when it is a list.
 fn stored_scalar(attribute: &Attribute) -> Stored {
+    if matches!(attribute.storage, Storage::Own { .. }) {
+        return own::own_stored(attribute.scalar);
+    }
     let wire = match physical(attribute).1 {
         WireType::TextArray => WireType::Text,
         WireType::Float8Array => WireType::Float8,

@@ -3,6 +3,8 @@
 //! [`Conjunct::read`] turns an admitted expression into a [`Predicate`] over the columns of one entity, or says why it
 //! can't. The user's own expression always stays in the statement that DuckDB runs; a predicate only ever pre-filters.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 
 use crate::catalog::{Column, Entity, ScalarType};
@@ -177,7 +179,7 @@ impl Reader<'_> {
             }
             self.weakened = true;
         }
-        Ok(if is_and { Predicate::And(parts) } else { Predicate::Or(parts) })
+        Ok(if is_and { Predicate::And(parts) } else { any_of(parts) })
     }
 
     fn comparison(&mut self, left: &Json, right: &Json, kind: &str) -> Read {
@@ -310,7 +312,7 @@ impl Reader<'_> {
             && expression["try_cast"].as_bool() != Some(true)
             && text(&expression["cast_type"]["id"]) == "DATE";
         let column = is_day_cast.then(|| self.column(&expression["child"]).ok()).flatten()?;
-        (self.scalar(column) == Ok(ScalarType::Timestamp)).then_some(column)
+        matches!(self.scalar(column), Ok(ScalarType::Timestamp | ScalarType::TimestampNaive)).then_some(column)
     }
 
     /// A column, also through casts that change neither value nor order.
@@ -323,11 +325,15 @@ impl Reader<'_> {
                 ScalarType::SmallInt => matches!(target, "SMALLINT" | "INTEGER" | "BIGINT" | "HUGEINT" | "DOUBLE"),
                 ScalarType::Integer => matches!(target, "INTEGER" | "BIGINT" | "HUGEINT" | "DOUBLE"),
                 ScalarType::BigInt => matches!(target, "BIGINT" | "HUGEINT"),
+                ScalarType::Real => matches!(target, "FLOAT" | "DOUBLE"),
                 ScalarType::Double => target == "DOUBLE",
                 ScalarType::Boolean => target == "BOOLEAN",
                 ScalarType::Uuid => target == "UUID",
                 ScalarType::Date => target == "DATE",
                 ScalarType::Timestamp => target == "TIMESTAMP WITH TIME ZONE",
+                ScalarType::TimestampNaive => matches!(target, "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE"),
+                ScalarType::Time => target == "TIME",
+                ScalarType::Blob => target == "BLOB",
                 ScalarType::Decimal { .. } | ScalarType::Json => false,
             };
             return if lossless { Ok(column) } else { Err(format!("the column is cast to {target}")) };
@@ -359,6 +365,38 @@ impl Reader<'_> {
             Column::Attribute(index) => Ok(self.entity.attributes[index].scalar),
             Column::Tier | Column::DeletedAt => Err("it speaks of a hidden column".to_owned()),
         }
+    }
+}
+
+/// A chain of `c = 1 OR c = 2` as the list that it is: PostgreSQL plans such a chain in the square of its length.
+fn any_of(parts: Vec<Predicate>) -> Predicate {
+    let mut merged: Vec<Predicate> = Vec::new();
+    let mut lists: BTreeMap<Column, (usize, Vec<Value>)> = BTreeMap::new();
+    for part in parts {
+        let (column, values) = match part {
+            Predicate::Compare { column, op: CompareOp::Equal, value } => (column, vec![value]),
+            Predicate::In { column, values } => (column, values),
+            other => {
+                merged.push(other);
+                continue;
+            }
+        };
+        let (_, list) = lists.entry(column).or_insert_with(|| {
+            // Its place until all of its values are known.
+            merged.push(Predicate::IsNull { column });
+            (merged.len() - 1, Vec::new())
+        });
+        list.extend(values);
+    }
+    for (column, (place, mut values)) in lists {
+        merged[place] = match values.len() {
+            1 => Predicate::Compare { column, op: CompareOp::Equal, value: values.remove(0) },
+            _ => Predicate::In { column, values },
+        };
+    }
+    match merged.len() {
+        1 => merged.remove(0),
+        _ => Predicate::Or(merged),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::value::Value;
 /// Whether a version in `file` may satisfy `predicate`. False is certain, true is not.
 ///
 /// `only_row_id`: look at `row_id` alone. All versions of a row share it, so that pruning by it never hides the newest
-/// version of a row behind an older one; pruning by any other column may (design section 3.5).
+/// version of a row behind an older one; pruning by any other column may (docs/contract.md, "Filters see winners").
 pub(crate) fn may_hold(file: &LakeFile, entity: &Entity, predicate: &Predicate, only_row_id: bool) -> bool {
     may_hold_within(predicate, &|column| bounds(file, entity, column, only_row_id))
 }
@@ -56,7 +56,7 @@ fn bounds(file: &LakeFile, entity: &Entity, column: Column, only_row_id: bool) -
         }
         Column::Attribute(index) => {
             let attribute = &entity.attributes[index];
-            match (attribute.scalar, file.column(&attribute.column)?.range.clone()?) {
+            match (attribute.scalar, file.stored_column(&attribute.column).ok()??.range.clone()?) {
                 // The answer's value is the stored one rounded to the scale.
                 (ScalarType::Decimal { scale, .. }, (Value::Double(low), Value::Double(high))) => {
                     let slack = 10f64.powi(-i32::from(scale));
@@ -89,6 +89,8 @@ fn compare(left: &Value, right: &Value) -> Option<Ordering> {
         (Value::Text(left), Value::Text(right)) => Some(left.as_bytes().cmp(right.as_bytes())),
         (Value::Uuid(left), Value::Uuid(right)) => Some(left.cmp(right)),
         (Value::Date(left), Value::Date(right)) => Some(left.cmp(right)),
+        (Value::Time(left), Value::Time(right)) => Some(left.cmp(right)),
+        (Value::Blob(left), Value::Blob(right)) => Some(left.cmp(right)),
         (Value::Timestamp(left), Value::Timestamp(right)) => Some(left.cmp(right)),
         (Value::Date(days), Value::Timestamp(micros)) => Some((i64::from(*days) * 86_400_000_000).cmp(micros)),
         (Value::Timestamp(micros), Value::Date(days)) => Some(micros.cmp(&(i64::from(*days) * 86_400_000_000))),
@@ -125,8 +127,8 @@ fn is_nan(value: &Value) -> bool {
     matches!(value, Value::Double(value) if value.is_nan())
 }
 
-/// About which share of the versions in `files` satisfies `predicate`, between 0 and 1. A guess for choosing between two
-/// right ways.
+/// About which share of the versions in `files` satisfies `predicate`, between 0 and 1. A guess for choosing between
+/// two right ways.
 pub(crate) fn selectivity(files: &[&LakeFile], entity: &Entity, predicate: &Predicate) -> f64 {
     const EQUAL: f64 = 0.05;
     const RANGE: f64 = 0.35;
@@ -134,7 +136,6 @@ pub(crate) fn selectivity(files: &[&LakeFile], entity: &Entity, predicate: &Pred
         Predicate::And(parts) => parts.iter().map(|part| selectivity(files, entity, part)).product(),
         Predicate::Or(parts) => parts.iter().map(|part| selectivity(files, entity, part)).sum::<f64>().min(1.0),
         Predicate::Not(inner) => 1.0 - selectivity(files, entity, inner),
-        #[expect(clippy::cast_precision_loss, reason = "a guess")]
         Predicate::In { values, .. } => (EQUAL * values.len() as f64).min(1.0),
         Predicate::Compare { op: CompareOp::Equal, value: Value::Bool(_), .. } => 0.5,
         Predicate::Compare { op: CompareOp::Equal, .. }
@@ -164,7 +165,6 @@ fn range_share(files: &[&LakeFile], entity: &Entity, column: Column, op: Compare
     })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for a guess")]
 fn as_number(value: &Value) -> Option<f64> {
     match value {
         Value::Int(value) => Some(*value as f64),
@@ -172,7 +172,8 @@ fn as_number(value: &Value) -> Option<f64> {
         Value::Double(value) => value.is_finite().then_some(*value),
         Value::Date(days) => Some(f64::from(*days) * 86_400_000_000.0),
         Value::Timestamp(micros) => Some(*micros as f64),
-        Value::Bool(_) | Value::Text(_) | Value::Uuid(_) => None,
+        Value::Time(micros) => Some(*micros as f64),
+        Value::Bool(_) | Value::Text(_) | Value::Uuid(_) | Value::Blob(_) => None,
     }
 }
 

@@ -46,6 +46,11 @@ impl Literal<'_> {
             Value::Uuid(value) => format!("CAST('{}' AS UUID)", uuid_text(*value)),
             Value::Date(days) => format!("CAST('{}' AS DATE)", date_text(*days)),
             Value::Timestamp(micros) => format!("CAST('{}+00' AS TIMESTAMPTZ)", timestamp_text(*micros)),
+            Value::Time(micros) => format!("CAST('{}' AS TIME)", time_text(*micros)),
+            Value::Blob(bytes) => {
+                let hex: String = bytes.iter().map(|byte| format!("\\x{byte:02X}")).collect();
+                format!("CAST('{hex}' AS BLOB)")
+            }
         }
     }
 }
@@ -109,17 +114,22 @@ pub fn date_text(days: i32) -> String {
 }
 
 /// ISO timestamp in UTC, without an offset.
-fn timestamp_text(micros: i64) -> String {
+pub fn timestamp_text(micros: i64) -> String {
     const DAY: i64 = 86_400_000_000;
     let (days, rest) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
     let (year, month, day) = civil_from_days(days);
-    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
-    let time = format!("{:02}:{:02}:{:02}.{fraction:06}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let time = time_text(rest);
     if year > 0 {
         format!("{year:04}-{month:02}-{day:02} {time}")
     } else {
         format!("{:04}-{month:02}-{day:02} (BC) {time}", 1 - year)
     }
+}
+
+/// A time of day, of microseconds since midnight.
+pub fn time_text(micros: i64) -> String {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    format!("{:02}:{:02}:{:02}.{fraction:06}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// Days since 1970-01-01 to (year, month, day).

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::bind::Query;
 use crate::catalog::Column;
 use crate::lake::{IdSet, LakeFile};
 use crate::options::Tier;
@@ -172,7 +173,40 @@ fn wanted(predicate: &Predicate) -> Option<BTreeSet<u128>> {
     }
 }
 
-fn intersection<'a>(predicates: impl IntoIterator<Item = &'a Predicate>) -> Option<BTreeSet<u128>> {
+/// How many of these ids a query may ask an entity for: all, unless each of its references has conditions on ids.
+pub fn asked_for(query: &Query, schema_id: i16, ids: &IdSet) -> u64 {
+    let references = query.references.iter().filter(|reference| reference.entity.schema_id == schema_id);
+    let conditions: Vec<Vec<&Predicate>> = references
+        .map(|reference| {
+            let predicates = reference.conjuncts.iter().filter_map(|conjunct| conjunct.predicate.as_ref().ok());
+            predicates.filter(|predicate| reads_row_id_only(predicate)).collect()
+        })
+        .collect();
+    if conditions.iter().any(Vec::is_empty) {
+        return ids.len() as u64;
+    }
+    let is_asked =
+        |id: u128| conditions.iter().any(|all| all.iter().all(|predicate| may_hold_ids((id, id), predicate)));
+    let few: Option<Vec<BTreeSet<u128>>> = conditions.iter().map(|all| intersection(all.iter().copied())).collect();
+    let asked = match few {
+        Some(few) => {
+            let few: BTreeSet<u128> = few.into_iter().flatten().collect();
+            few.into_iter().filter(|id| ids.contains(*id) && is_asked(*id)).count()
+        }
+        None => ids.iter().filter(|id| is_asked(*id)).count(),
+    };
+    asked as u64
+}
+
+/// Whether a predicate is about the id alone.
+pub(crate) fn reads_row_id_only(predicate: &Predicate) -> bool {
+    let mut columns = Vec::new();
+    predicate.columns(&mut columns);
+    columns.iter().all(|column| *column == Column::RowId)
+}
+
+/// The row ids of which all predicates need one; `None`: they may be true for any.
+pub(crate) fn intersection<'a>(predicates: impl IntoIterator<Item = &'a Predicate>) -> Option<BTreeSet<u128>> {
     predicates.into_iter().filter_map(wanted).reduce(|left, right| left.intersection(&right).copied().collect())
 }
 

@@ -17,6 +17,9 @@ pub enum Value {
     Uuid(u128),
     /// Days since 1970-01-01.
     Date(i32),
-    /// Microseconds since the Unix epoch, UTC.
+    /// Microseconds since the Unix epoch, UTC; of a timestamp without a zone, as if it were of UTC.
     Timestamp(i64),
+    /// Microseconds since midnight.
+    Time(i64),
+    Blob(Vec<u8>),
 }

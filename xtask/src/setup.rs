@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     artifact,
     cache::{Checkout, remove_dir_if_there},
-    clients, python, tools,
+    clients, dependencies, nycflights13, python, tools,
 };
 
 /// How much to fetch.
@@ -34,12 +34,13 @@ pub(crate) fn run(checkout: &Checkout, extent: Extent) -> Result<()> {
         artifact.ensure(checkout)?;
     }
     if extent != Extent::Build {
-        artifact::ensure_nycflights13(checkout)?;
+        nycflights13::ensure(checkout)?;
         ensure_postgres(checkout)?;
         python::ensure_environment(checkout)?;
     }
     if extent == Extent::Everything {
         clients::ensure(checkout)?;
+        dependencies::ensure(checkout)?;
     }
     remove_dir_if_there(&checkout.cache().join(".staging"))?;
     checkout.link()?;

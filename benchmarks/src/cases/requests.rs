@@ -54,15 +54,10 @@ impl Bench<'_> {
         ))?;
         let count = |requests: &[S3Request], tier: &str| -> f64 {
             let reads = requests.iter().filter(|request| request.is_read() && request.path.contains(tier));
-            #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
-            let count = reads.count() as f64;
-            count
+            reads.count() as f64
         };
-        let lists = |requests: &[S3Request]| -> f64 {
-            #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
-            let count = requests.iter().filter(|request| request.is_list()).count() as f64;
-            count
-        };
+        let lists =
+            |requests: &[S3Request]| -> f64 { requests.iter().filter(|request| request.is_list()).count() as f64 };
         // What a first query asks for, footers included; then what later ones do, with both caches of blocks in force.
         let asked_twice = async |client: &Client| -> Result<(Vec<S3Request>, Vec<S3Request>)> {
             s3.forget_requests();

@@ -96,7 +96,6 @@ impl Bench<'_> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a size for people")]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1_000_000.0
 }

@@ -1,5 +1,9 @@
 //! `thermocline check`: everything that is wrong with an installation, together, and how to mend it.
 
+mod files;
+mod own_tables;
+mod unreadable;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,14 +11,14 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use translator::catalog::{Catalog, Entity, MainColumnKind, Storage};
+use translator::catalog::{Catalog, Entity};
 use translator::lake::LakeFile;
 use translator::options::Tier;
 
 use crate::config::{self, Config, LakeCatalog, LakeUrl, TableName, environment};
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase};
-use crate::lake::{Lake, Listing};
-use crate::postgres::{PostgresSource, TableFacts};
+use crate::lake::{Lake, Listing, S3Credentials};
+use crate::postgres::{PostgresSource, Reader, TableFacts};
 use crate::query::file_faults;
 
 /// A source that takes longer counts as down.
@@ -134,6 +138,12 @@ async fn check_postgres(config: &Config, entities: &[Arc<Entity>]) -> Finding {
         Ok(Err(error)) => finding.faults.push(format!("{error}; see [postgres] and its url")),
         Err(_) => finding.faults.push(format!("no answer within {LIMIT:?}; see [postgres] and its url")),
     }
+    // What is wrong with the tables would be said once more.
+    if finding.faults.is_empty()
+        && let Err(error) = unreadable::check_dirty_rows(&config.postgres, entities, &mut finding).await
+    {
+        finding.faults.push(format!("dirty rows can't be read: {error}"));
+    }
     finding
 }
 
@@ -151,7 +161,6 @@ async fn inspect_postgres(
     let ids = ["smallint", "integer"].as_slice();
     let text = ["text", "character varying"].as_slice();
     let (big, uuid) = (["bigint"].as_slice(), ["uuid"].as_slice());
-    let number = ["double precision", "numeric", "real"].as_slice();
     let mut tables = vec![
         ("schema_registry", &names.schema_registry, &registry, vec![("schema_id", ids), ("schema_name", text)]),
         (
@@ -170,14 +179,7 @@ async fn inspect_postgres(
             "eav_data",
             &names.eav_data,
             &eav,
-            vec![
-                ("schema_id", ids),
-                ("row_id", uuid),
-                ("attr_id", ids),
-                ("array_indices", text),
-                ("value_text", text),
-                ("value_numeric", number),
-            ],
+            vec![("schema_id", ids), ("row_id", uuid), ("attr_id", ids), ("array_indices", text)],
         ),
         (
             "change_log",
@@ -191,10 +193,15 @@ async fn inspect_postgres(
         let wanted = vec![("schema_id", ids), ("path", text), ("tier", text), ("retired_at", big)];
         tables.push(("lake_file", &names.lake_file, &manifest, wanted));
     }
+    if !entities.is_empty() && entities.iter().all(|entity| entity.own_table().is_some()) {
+        // Nobody's rows are there.
+        tables.retain(|(key, ..)| !matches!(*key, "entity_main" | "eav_data"));
+    }
     for (key, name, facts, wanted) in &tables {
         check_table(key, name, facts, wanted, finding);
     }
-    check_main_columns(entities, &names.entity_main, &main, finding);
+    own_tables::inspect(&source, entities, finding).await?;
+    check_attributes(&source, entities, names, finding).await?;
     check_indexes(&tables_with_keys(names, &main, &eav, &log), finding);
     if log.exists() && !has_dirty_index(&log) {
         finding.advice.push(format!(
@@ -242,33 +249,20 @@ fn check_table(key: &str, name: &TableName, facts: &TableFacts, wanted: &[(&str,
     }
 }
 
-fn check_main_columns(entities: &[Arc<Entity>], name: &TableName, main: &TableFacts, finding: &mut Finding) {
-    if !main.exists() {
-        return;
-    }
+/// Columns that are missing, or whose values queries and flushes can't read without loss.
+async fn check_attributes(
+    source: &PostgresSource,
+    entities: &[Arc<Entity>],
+    names: &config::TableNames,
+    finding: &mut Finding,
+) -> Result<(), crate::postgres::PostgresError> {
+    let snapshot = source.begin().await?;
+    let physical = Arc::clone(snapshot.physical());
+    snapshot.finish().await?;
     for (entity, attribute) in entities.iter().flat_map(|entity| entity.attributes.iter().map(move |a| (entity, a))) {
-        let Storage::Main { column, kind } = &attribute.storage else { continue };
-        let types: &[&str] = match kind {
-            MainColumnKind::Text => &["text", "character varying", "character"],
-            MainColumnKind::SmallInt => &["smallint"],
-            MainColumnKind::Integer => &["integer"],
-            MainColumnKind::BigInt => &["bigint"],
-            MainColumnKind::Double => &["double precision", "real"],
-            MainColumnKind::Uuid => &["uuid"],
-        };
-        let of = format!("attribute `{}` of `{}`", attribute.name, entity.name);
-        match main.type_of(column) {
-            None => finding.faults.push(format!(
-                "{name} has no column {column}, where {of} is kept; ALTER TABLE {name} ADD COLUMN {column} {}, or mend \
-                 the catalog",
-                types[0]
-            )),
-            Some(found) if !types.contains(&found) => {
-                finding.faults.push(format!("{name}.{column}, where {of} is kept, is {found}; expected {}", types[0]));
-            }
-            Some(_) => {}
-        }
+        finding.faults.extend(physical.fault(names, entity, attribute, Reader::Statement));
     }
+    Ok(())
 }
 
 type Keyed<'a> = (&'a TableName, &'a TableFacts, &'static [&'static str]);
@@ -315,8 +309,19 @@ fn has_dirty_index(log: &TableFacts) -> bool {
 
 async fn check_lake(config: &Config, catalog: Option<&Arc<Catalog>>) -> Finding {
     let mut finding = Finding { part: "lake", ..Finding::default() };
-    match tokio::time::timeout(LIMIT, inspect_lake(config, catalog, &mut finding)).await {
-        Ok(Ok(())) => {}
+    // What is missing for DuckDB is told there.
+    let spill = tempfile::Builder::new().prefix("thermocline-check-").tempdir().ok();
+    let reader = match &spill {
+        Some(spill) => files::FileReader::open(config, spill.path()).await,
+        None => None,
+    };
+    match tokio::time::timeout(LIMIT, inspect_lake(config, catalog, reader.as_ref(), &mut finding)).await {
+        Ok(Ok(readable)) => {
+            if let Some(reader) = reader {
+                let faults = reader.look_into(readable, &mut finding.advice).await;
+                name_files(faults, &mut finding.faults);
+            }
+        }
         Ok(Err(error)) => finding.faults.push(format!("{error}; see [lake]")),
         Err(_) => finding.faults.push(format!("no answer within {LIMIT:?}; see [lake] and its url")),
     }
@@ -326,18 +331,22 @@ async fn check_lake(config: &Config, catalog: Option<&Arc<Catalog>>) -> Finding 
 async fn inspect_lake(
     config: &Config,
     catalog: Option<&Arc<Catalog>>,
+    reader: Option<&files::FileReader>,
     finding: &mut Finding,
-) -> Result<(), crate::lake::LakeError> {
-    let lake = Lake::open(&config.lake)?;
+) -> Result<Vec<(Arc<Entity>, Vec<LakeFile>)>, crate::lake::LakeError> {
+    let lake = match reader {
+        Some(reader) => reader.lake.clone(),
+        None => Lake::open(&config.lake)?,
+    };
     lake.probe().await?;
     finding.summary = config.lake.url.to_string();
-    let Some(catalog) = catalog else { return Ok(()) };
+    let Some(catalog) = catalog else { return Ok(Vec::new()) };
     let shape = match ShapeDatabase::new(Arc::clone(catalog)) {
         Ok(shape) => Arc::new(shape),
         // What DuckDB is missing is told there.
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(Vec::new()),
     };
-    let (mut total, mut faulty) = (0, Vec::new());
+    let (mut total, mut faulty, mut readable) = (0, Vec::new(), Vec::new());
     for entity in catalog.entities() {
         let listing = lake.list(entity).await?;
         total += listing.files.len();
@@ -348,8 +357,13 @@ async fn inspect_lake(
                 Err(error) => faulty.push(error.to_string()),
             }
         }
+        let mut sound = files.clone();
         match file_faults(&shape, entity, &files, &config.postgres.tables) {
-            Ok(faults) => faulty.extend(faults),
+            Ok(faults) => {
+                // What is wrong by its footer needn't be read to say so again.
+                sound.retain(|file| faults.iter().all(|(path, _)| *path != file.path));
+                faulty.extend(faults.into_iter().map(|(_, fault)| fault));
+            }
             Err(error) => faulty.push(error.to_string()),
         }
         let deltas = files.iter().filter(|file| file.tier == Tier::Warm).count();
@@ -367,14 +381,20 @@ async fn inspect_lake(
                 entity.name
             ));
         }
+        readable.push((Arc::clone(entity), sound));
     }
     finding.summary += &format!(": {total} files of {} entities", catalog.entities().len());
+    name_files(faulty, &mut finding.faults);
+    Ok(readable)
+}
+
+/// Names faulty files, as many as one can read of.
+fn name_files(faulty: Vec<String>, faults: &mut Vec<String>) {
     let more = faulty.len().saturating_sub(NAMED_FILES);
-    finding.faults.extend(faulty.into_iter().take(NAMED_FILES));
+    faults.extend(faulty.into_iter().take(NAMED_FILES));
     if more > 0 {
-        finding.faults.push(format!("{more} more files are faulty"));
+        faults.push(format!("{more} more files are faulty"));
     }
-    Ok(())
 }
 
 fn check_duckdb(config: &Config) -> Finding {
@@ -391,18 +411,7 @@ fn check_duckdb(config: &Config) -> Finding {
     {
         finding.faults.push(format!("duckdb.temp_directory {} can't be made: {error}", directory.display()));
     }
-    let lake = match &config.lake.url {
-        LakeUrl::Local(directory) => LakeAccess::Folder(directory.display().to_string()),
-        LakeUrl::S3 { .. } => LakeAccess::S3 { prefix: config.lake.url.to_string(), credentials: None },
-    };
-    let settings = EngineSettings {
-        memory_limit: config.duckdb.memory_limit.clone(),
-        threads: config.duckdb.threads,
-        temp_directory: spill.path().to_owned(),
-        temp_directory_limit: config.duckdb.temp_directory_limit.clone(),
-        extension_directory: config.duckdb.extension_directory.clone(),
-        lake,
-    };
+    let settings = engine_settings(config, spill.path(), None);
     let asked = Engine::open(&settings).and_then(|engine| engine.connect()?.query("SELECT 1"));
     match asked {
         Ok(_) => finding.summary = "runs".to_owned(),
@@ -412,4 +421,19 @@ fn check_duckdb(config: &Config) -> Finding {
         )),
     }
     finding
+}
+
+fn engine_settings(config: &Config, temp_directory: &Path, credentials: Option<S3Credentials>) -> EngineSettings {
+    let lake = match &config.lake.url {
+        LakeUrl::Local(directory) => LakeAccess::Folder(directory.display().to_string()),
+        LakeUrl::S3 { .. } => LakeAccess::S3 { prefix: config.lake.url.to_string(), credentials },
+    };
+    EngineSettings {
+        memory_limit: config.duckdb.memory_limit.clone(),
+        threads: config.duckdb.threads,
+        temp_directory: temp_directory.to_owned(),
+        temp_directory_limit: config.duckdb.temp_directory_limit.clone(),
+        extension_directory: config.duckdb.extension_directory.clone(),
+        lake,
+    }
 }

@@ -1,21 +1,17 @@
 //! `thermocline query`: runs one statement on a server and prints or saves the result.
 
-mod client;
-mod output;
-
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use arrow_flight::decode::DecodedPayload;
-use futures::StreamExt;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::client::{Client, Received, ServerArgs, plan_of};
+use super::output::{self, Destination, Format, Output};
+use super::sql::{self, SqlArgs};
 use crate::plan_tree;
-use client::Client;
-use output::{Destination, Output};
 
 /// Runs a SELECT on a Thermocline server.
 ///
@@ -23,12 +19,11 @@ use output::{Destination, Output};
 /// error. The exit code is 0 when the whole result was written and 1 otherwise.
 #[derive(Debug, clap::Args)]
 pub struct QueryArgs {
-    /// The statement, or `-` to read it from standard input.
-    pub sql: String,
+    /// The statement, or `-` to read it from standard input. Without one, a terminal becomes a shell (`thermocline sql`).
+    pub sql: Option<String>,
 
-    /// Address of the server.
-    #[arg(long, env = "THERMOCLINE_SERVER", default_value = "grpc://127.0.0.1:32010", value_name = "URL")]
-    pub server: String,
+    #[command(flatten)]
+    pub server: ServerArgs,
 
     /// Form of the result.
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -46,28 +41,9 @@ pub struct QueryArgs {
     #[arg(long, requires = "plan")]
     pub run: bool,
 
-    /// A query option such as `tiers=hot` or `consistency=eventual`; may be given several times.
-    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = name_and_value)]
-    pub options: Vec<(String, String)>,
-
     /// Show all rows in a table, however many; without it the first 1,000.
     #[arg(long)]
     pub all: bool,
-}
-
-/// Form of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A table for people.
-    Table,
-    /// CSV with a header line; lists and structs as text.
-    Csv,
-    /// One JSON object a line (NDJSON), NULLs included.
-    Json,
-    /// An Arrow IPC file.
-    Arrow,
-    /// A Parquet file, compressed with zstd.
-    Parquet,
 }
 
 /// Form of a plan.
@@ -77,26 +53,23 @@ pub enum PlanForm {
     Json,
 }
 
-impl Format {
-    fn is_binary(self) -> bool {
-        match self {
-            Self::Arrow | Self::Parquet => true,
-            Self::Table | Self::Csv | Self::Json => false,
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// The server's own text with the place in the SQL, or what went wrong on this side.
 pub async fn run(args: QueryArgs) -> anyhow::Result<()> {
-    let sql = read_sql(&args.sql)?;
+    let sql = match &args.sql {
+        Some(sql) => read_sql(sql)?,
+        None if std::io::stdin().is_terminal() && args.output.is_none() && args.plan.is_none() => {
+            return sql::run(SqlArgs { server: args.server, format: args.format }).await;
+        }
+        None => bail!("there is no statement: give one, or `-` to read it from standard input"),
+    };
     let terminal = args.output.is_none() && std::io::stdout().is_terminal();
     if terminal && args.format.is_binary() && (args.plan.is_none() || args.run) {
         bail!("an Arrow or Parquet file does not belong on a terminal: name a file with --output, or use a pipe");
     }
-    let mut client = Client::connect(&args.server, &args.options).await?;
+    let mut client = Client::connect(&args.server).await?;
     let info = client.plan(&sql).await?;
     match args.plan {
         Some(form) if !args.run => print_plan(&mut std::io::stdout().lock(), form, &plan_of(&info.app_metadata)?),
@@ -120,39 +93,26 @@ async fn run_query(
     let destination = Destination::open(args.output.as_deref())?;
     let pipe = destination.pipe();
     let mut output = None;
-    let mut plan = None;
-
-    let mut results = client.execute(info).await?;
-    while let Some(message) = results.next().await {
-        let message = message.map_err(client::readable)?;
-        if !message.app_metadata().is_empty() {
-            plan = Some(plan_of(&message.app_metadata())?);
-        }
-        let wrote = match message.payload {
-            DecodedPayload::Schema(schema) => {
+    let received = client
+        .run(info, |received| match (received, &mut output) {
+            (Received::Schema(schema), output) => {
                 let rows_shown = if args.all { None } else { Some(output::TABLE_ROWS) };
-                Output::start(args.format, &schema, destination.writer()?, rows_shown).map(|new| output = Some(new))
+                *output = Some(Output::start(args.format, &schema, destination.writer()?, rows_shown)?);
+                Ok(())
             }
-            DecodedPayload::RecordBatch(batch) if batch.num_rows() > 0 => {
+            (Received::Rows(batch), Some(output)) => {
                 progress.inc(batch.num_rows() as u64);
-                match &mut output {
-                    Some(output) => output.write(&batch),
-                    None => bail!("the server sent rows before their schema"),
-                }
+                output.write(&batch)
             }
-            DecodedPayload::RecordBatch(_) | DecodedPayload::None => Ok(()),
-        };
-        match wrote {
-            Err(_) if pipe.is_broken() => return Ok(()),
-            wrote => wrote?,
-        }
-    }
+            (Received::Rows(_), None) => bail!("rows came before their schema"),
+        })
+        .await;
     progress.finish_and_clear();
-
-    let Some(output) = output else { bail!("the server sent no schema") };
-    let note = match output.finish() {
+    let written = received.and_then(|plan| Ok((plan, output.map(Output::finish).transpose()?.flatten())));
+    let (plan, note) = match written {
+        // Whoever read them has seen enough.
         Err(_) if pipe.is_broken() => return Ok(()),
-        finished => finished?,
+        written => written?,
     };
     destination.complete()?;
     report(plan.as_ref(), progress.position(), started.elapsed(), note, args.plan)
@@ -194,10 +154,6 @@ fn print_plan(out: &mut dyn Write, form: PlanForm, plan: &Value) -> anyhow::Resu
     }
 }
 
-fn plan_of(app_metadata: &[u8]) -> anyhow::Result<Value> {
-    serde_json::from_slice(app_metadata).context("the server's plan is not JSON: is it a Thermocline server?")
-}
-
 fn read_sql(argument: &str) -> anyhow::Result<String> {
     if argument != "-" {
         return Ok(argument.to_owned());
@@ -205,11 +161,6 @@ fn read_sql(argument: &str) -> anyhow::Result<String> {
     let mut sql = String::new();
     std::io::stdin().read_to_string(&mut sql).context("cannot read the statement from standard input")?;
     Ok(sql)
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// A line on standard error that counts rows; hidden where standard error is no terminal.

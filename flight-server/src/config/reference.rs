@@ -10,7 +10,7 @@ use super::{Config, LakeCatalog, LogFormat, TokenKey};
 type Key = (&'static str, &'static str, &'static str);
 
 /// The keys of each section, in the order of the file.
-pub const REFERENCE: [(&str, &[Key]); 13] = [
+pub const REFERENCE: [(&str, &[Key]); 15] = [
     (
         "server",
         &[
@@ -21,6 +21,14 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
                 "Address of `/livez`, `/readyz` and `/metrics`; no query comes in here.",
             ),
             ("drain_limit", "`30s`", "Time of running queries to finish once the server is told to stop."),
+            (
+                "admin_token_file",
+                "none",
+                "File with the bearer token that `/metrics` and the body of `/readyz` ask for; must be written when `admin_listen` isn't loopback. Read again on SIGHUP.",
+            ),
+            ("max_connections", "`1000`", "Connections at most; more are closed at once."),
+            ("max_connections_per_address", "`100`", "Connections of one address, of one /64 of IPv6, at most."),
+            ("handshake_timeout", "`10s`", "A connection that hasn't begun to speak HTTP/2 by then is closed."),
         ],
     ),
     (
@@ -40,6 +48,18 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
             ("eav_data", "`eav_data`", "Table, or `schema.table`."),
             ("change_log", "`change_log`", "Table, or `schema.table`."),
             ("lake_file", "`lake_file`", "Table of the manifest, or `schema.table`."),
+        ],
+    ),
+    (
+        "hot",
+        &[
+            (
+                "mirror",
+                "`auto`",
+                "`auto`: dirty rows of entities that are asked for are kept in memory, and queries share them; `off`: each query reads PostgreSQL.",
+            ),
+            ("memory_limit", "`512MiB`", "Bytes of these copies together; an entity beyond it is read by each query."),
+            ("audit_interval", "`30s`", "How often a sample of the copies is compared with PostgreSQL."),
         ],
     ),
     (
@@ -79,7 +99,22 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
             ("threads", "one a core", "Threads of all queries together."),
             ("temp_directory", "a new one", "Where DuckDB spills to."),
             ("temp_directory_limit", "DuckDB's, 90% of the disk", "Space it may take there."),
-            ("extension_directory", "DuckDB's", "Where the `httpfs` extension is, which an `s3://` lake needs."),
+            (
+                "extension_directory",
+                "found beside the program",
+                "Where DuckDB's extensions are: `httpfs` reads an `s3://` lake.",
+            ),
+        ],
+    ),
+    (
+        "cache",
+        &[
+            (
+                "directory",
+                "`thermocline/versions` in the user's cache directory",
+                "Where the index of row versions is kept; several servers may share it.",
+            ),
+            ("limit", "`10GB`", "Space it may take, about 12 to 29 bytes a row in files; `0B`: no index."),
         ],
     ),
     (
@@ -101,10 +136,16 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
             ("hot_scan", "`copy`", "As `postgres.hot_scan`."),
             ("max_concurrent", "`16`", "Queries that run at once."),
             ("max_queued", "`128`", "Queries that wait; more are refused at once."),
+            ("idle_timeout", "`5m`", "A query whose client reads nothing for that long is ended."),
             (
                 "pushdown",
                 "`true`",
                 "`false`: DuckDB alone filters, which changes no answer and costs time. For finding faults.",
+            ),
+            (
+                "merge",
+                "`auto`",
+                "How versions in files become rows: `positions` (waits for the index), `layered` or `window`, as far as it is right. For finding faults.",
             ),
         ],
     ),
@@ -173,13 +214,21 @@ pub const REFERENCE: [(&str, &[Key]); 13] = [
     (
         "tls",
         &[
-            (
-                "certificate",
-                "none",
-                "PEM file with the chain. TLS isn't served by this version, so `serve` refuses it.",
-            ),
-            ("private_key", "none", "PEM file."),
+            ("certificate", "none", "PEM file with the chain. All files here are watched, and read again on SIGHUP."),
+            ("private_key", "none", "PEM file; one that doesn't fit the certificate leaves the old pair in force."),
             ("client_ca", "none", "PEM file with the authorities of client certificates."),
+            (
+                "client_certificates",
+                "`required` with `client_ca`, else `none`",
+                "`none`, `optional` (checked when a client shows one) or `required`.",
+            ),
+            ("crl", "none", "PEM file with lists of revoked client certificates, one of each authority."),
+            ("min_version", "`1.2`", "`1.2` or `1.3`."),
+            (
+                "max_connection_age",
+                "`1h`",
+                "Connections are asked to end after this time; calls that run go on. So what was revoked ends.",
+            ),
         ],
     ),
 ];
@@ -220,13 +269,18 @@ pub fn effective(config: &Config) -> String {
         Some(schema) => Some(format!("{:?}", format!("{schema}.{}", name.table))),
         None => Some(format!("{:?}", name.table)),
     };
-    let Config { server, postgres, lake, catalog, duckdb, query, breaker, telemetry, auth, tls, path: _ } = config;
+    let Config { server, postgres, hot, lake, catalog, duckdb, cache, query, breaker, telemetry, auth, tls, path: _ } =
+        config;
     section(
         "server",
         vec![
             ("listen", quoted(&server.listen)),
             ("admin_listen", quoted(&server.admin_listen)),
             ("drain_limit", quoted(&duration(Some(server.drain_limit)))),
+            ("admin_token_file", path(&server.admin_token_file)),
+            ("max_connections", plain(&server.max_connections)),
+            ("max_connections_per_address", plain(&server.max_connections_per_address)),
+            ("handshake_timeout", quoted(&duration(Some(server.handshake_timeout)))),
         ],
     );
     let tables = &postgres.tables;
@@ -243,6 +297,14 @@ pub fn effective(config: &Config) -> String {
             ("eav_data", table(&tables.eav_data)),
             ("change_log", table(&tables.change_log)),
             ("lake_file", table(&tables.lake_file)),
+        ],
+    );
+    section(
+        "hot",
+        vec![
+            ("mirror", quoted(&hot.mirror.as_str())),
+            ("memory_limit", quoted(&format!("{}B", hot.memory_limit))),
+            ("audit_interval", quoted(&duration(Some(hot.audit_interval)))),
         ],
     );
     let by = match lake.catalog {
@@ -281,11 +343,14 @@ pub fn effective(config: &Config) -> String {
             ("extension_directory", path(&duckdb.extension_directory)),
         ],
     );
+    section("cache", vec![("directory", path(&cache.directory)), ("limit", quoted(&format!("{}B", cache.limit)))]);
     let mut options: Vec<(&str, Option<String>)> =
         query.defaults.entries().into_iter().map(|(name, value)| (name, quoted(&value))).collect();
     options.push(("max_concurrent", plain(&query.max_concurrent)));
     options.push(("max_queued", plain(&query.max_queued)));
+    options.push(("idle_timeout", quoted(&duration(query.idle_timeout))));
     options.push(("pushdown", plain(&query.pushdown)));
+    options.push(("merge", quoted(&query.merge.as_str())));
     section("query", options);
     section(
         "breaker",
@@ -345,6 +410,10 @@ pub fn effective(config: &Config) -> String {
                 ("certificate", quoted(&tls.certificate.display())),
                 ("private_key", quoted(&tls.private_key.display())),
                 ("client_ca", path(&tls.client_ca)),
+                ("client_certificates", quoted(&tls.client_certificates.as_str())),
+                ("crl", path(&tls.crl)),
+                ("min_version", quoted(&tls.min_version.as_str())),
+                ("max_connection_age", quoted(&duration(Some(tls.max_connection_age)))),
             ],
         );
     }

@@ -215,6 +215,11 @@ impl Section {
         self.nodes.get(key).map_or_else(|| self.place.clone(), |node| node.place.clone())
     }
 
+    /// Whether any key of it is written.
+    pub(super) fn is_written(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.nodes.contains_key(key)
     }

@@ -6,7 +6,12 @@
 
 #![expect(unsafe_code, reason = "calls DuckDB's C API; every block says why it is sound")]
 
+mod hidden;
 mod log;
+mod types;
+
+pub(crate) use hidden::HiddenSet;
+use hidden::HiddenSets;
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -17,6 +22,9 @@ use arrow::array::{RecordBatch, StructArray};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi};
 use duckdb::ffi;
+
+use super::sql_type::SqlType;
+use types::{LogicalType, sql_type, unsendable};
 
 /// What kind of failure DuckDB reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,11 +58,13 @@ impl DuckError {
         // A statement that failed before its rows were asked for hides its error in another one.
         const WRAPPING: &str = "Attempting to execute an unsuccessful or closed pending query result\nError: ";
         let message = message.split_once(WRAPPING).map_or(message.as_str(), |(_, error)| error).to_owned();
+        let message = in_words(message);
         const KINDS: [(&str, DuckErrorKind); 17] = [
             ("Binder Error", DuckErrorKind::Binder),
             ("Catalog Error", DuckErrorKind::Binder),
             ("Parser Error", DuckErrorKind::Parser),
-            ("Syntax Error", DuckErrorKind::Parser),
+            // Of a pattern, or of anything else that a value is the text of.
+            ("Syntax Error", DuckErrorKind::Value),
             ("Conversion Error", DuckErrorKind::Value),
             ("Out of Range Error", DuckErrorKind::Value),
             ("Invalid Input Error", DuckErrorKind::Value),
@@ -76,9 +86,56 @@ impl DuckError {
         Self { kind, message }
     }
 
+    /// The error of an error object, which may keep its kind beside the message only, as those of appenders do.
+    fn of_type(message: String, kind: ffi::duckdb_error_type) -> Self {
+        let mut error = Self::new(message);
+        if error.kind == DuckErrorKind::Other {
+            error.kind = match kind {
+                ffi::duckdb_error_type_DUCKDB_ERROR_OUT_OF_MEMORY => DuckErrorKind::OutOfMemory,
+                ffi::duckdb_error_type_DUCKDB_ERROR_INTERRUPT => DuckErrorKind::Interrupted,
+                ffi::duckdb_error_type_DUCKDB_ERROR_IO => DuckErrorKind::Io,
+                _ => error.hidden_by_commit(),
+            };
+        }
+        error
+    }
+
+    /// The kind of what made a commit fail. DuckDB 1.5.5 calls that an error of the transaction and keeps the text alone, so
+    /// a temporary table that finds no room is known by what the buffer manager says.
+    fn hidden_by_commit(&self) -> DuckErrorKind {
+        const NO_ROOM: [&str; 6] = [
+            "could not allocate block",
+            "failed to allocate data",
+            "failed to offload data block",
+            "failed to pin block",
+            "failed to reserve memory",
+            "failed to resize block",
+        ];
+        if NO_ROOM.iter().any(|sign| self.message.contains(sign)) {
+            DuckErrorKind::OutOfMemory
+        } else if self.message.contains("duckdb_temp_") {
+            DuckErrorKind::Io
+        } else {
+            DuckErrorKind::Other
+        }
+    }
+
+    /// The error of a statement that was bound already. Some functions look at their arguments' types only when they are
+    /// called, and call what they find a failure to bind.
+    fn while_running(mut self) -> Self {
+        if matches!(self.kind, DuckErrorKind::Binder | DuckErrorKind::Parser) {
+            self.kind = DuckErrorKind::Value;
+        }
+        self
+    }
+
     /// The message without DuckDB's leading kind and without its excerpt of the statement.
     pub(crate) fn text(&self) -> &str {
-        let text = self.message.split("\n\nLINE ").next().unwrap_or(&self.message);
+        // After an error of its own code DuckDB prints the stack, which are addresses of this process.
+        const EXTRAS: [&str; 4] =
+            ["\n\nLINE ", "\n\nStack Trace:", "\nStack Trace:", "\nThis error signals an assertion"];
+        let cut = EXTRAS.iter().filter_map(|extra| self.message.find(extra)).min();
+        let text = &self.message[..cut.unwrap_or(self.message.len())];
         let text = text.split_once(" Error: ").map_or(text, |(_, text)| text);
         text.trim()
     }
@@ -108,10 +165,22 @@ impl DuckError {
     }
 }
 
+/// The words of an error that DuckDB gives as JSON, as it does where an exception passes through its C API untouched.
+/// What else the JSON holds (places, candidates, the stack) is for programs.
+fn in_words(message: String) -> String {
+    let Some(start) = message.find("{\"exception_type\":") else { return message };
+    let mut documents = serde_json::Deserializer::from_str(&message[start..]).into_iter::<serde_json::Value>();
+    let Some(Ok(error)) = documents.next() else { return message };
+    let part = |name: &str| error[name].as_str().unwrap_or_default();
+    in_words(format!("{} Error: {}", part("exception_type"), part("exception_message")))
+}
+
 /// A DuckDB instance in memory.
 #[derive(Debug)]
 pub(crate) struct Database {
     raw: ffi::duckdb_database,
+    /// What scans of running statements leave out.
+    hidden: Arc<HiddenSets>,
 }
 
 // SAFETY: a duckdb_database is a shared pointer to a DatabaseInstance, which DuckDB documents as thread-safe.
@@ -124,7 +193,7 @@ struct RawConnection {
     raw: ffi::duckdb_connection,
     /// Whether somebody asked for an interrupt, ever.
     interrupted: AtomicBool,
-    _database: Arc<Database>,
+    database: Arc<Database>,
 }
 
 // SAFETY: DuckDB locks a connection's context for every call; duckdb_interrupt is made to be called from other threads.
@@ -164,6 +233,24 @@ pub(crate) struct ProfileNode {
     /// DuckDB's notes as it prints a map: `{key=value, 'another key'='a value'}`.
     pub(crate) info: String,
     pub(crate) children: Vec<ProfileNode>,
+}
+
+impl ProfileNode {
+    /// The node and what is under it, with DuckDB's notes as they are.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let children: Vec<_> = self.children.iter().map(Self::to_json).collect();
+        serde_json::json!({"name": self.name, "rows": self.rows, "ms": self.ms, "info": self.info, "children": children})
+    }
+}
+
+/// A parameter of a prepared statement.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameter {
+    pub(crate) name: String,
+    /// One field with the type that is inferred; `None` when DuckDB can't tell.
+    pub(crate) schema: Option<SchemaRef>,
+    /// The same type, when values can be bound as it.
+    pub(crate) sql_type: Option<SqlType>,
 }
 
 /// A prepared statement.
@@ -220,25 +307,30 @@ unsafe fn check(mut data: ffi::duckdb_error_data) -> Result<(), DuckError> {
     unsafe {
         let failed = ffi::duckdb_error_data_has_error(data);
         let message = if failed { owned(ffi::duckdb_error_data_message(data)) } else { String::new() };
+        let kind = ffi::duckdb_error_data_error_type(data);
         ffi::duckdb_destroy_error_data(&mut data);
-        if failed { Err(DuckError::new(message)) } else { Ok(()) }
+        if failed { Err(DuckError::of_type(message, kind)) } else { Ok(()) }
     }
 }
 
 impl Database {
     /// Opens an instance in memory.
     pub(crate) fn open(settings: &[(&str, String)]) -> Result<Arc<Self>, DuckError> {
+        let settings = settings
+            .iter()
+            .map(|(name, value)| Ok((c_string(name)?, c_string(value)?, format!("{name} = {value}"))))
+            .collect::<Result<Vec<_>, DuckError>>()?;
         let mut config: ffi::duckdb_config = ptr::null_mut();
-        // SAFETY: duckdb_create_config fills the pointer or fails; the config is destroyed on every path.
+        // SAFETY: duckdb_create_config fills the pointer or fails. From there the config is destroyed before every return,
+        // and nothing between returns but what does so itself.
         unsafe {
             if ffi::duckdb_create_config(&mut config) != ffi::DuckDBSuccess {
                 return Err(DuckError::new("cannot create a DuckDB configuration".to_owned()));
             }
-            for (name, value) in settings {
-                let (c_name, c_value) = (c_string(name)?, c_string(value)?);
-                if ffi::duckdb_set_config(config, c_name.as_ptr(), c_value.as_ptr()) != ffi::DuckDBSuccess {
+            for (name, value, setting) in &settings {
+                if ffi::duckdb_set_config(config, name.as_ptr(), value.as_ptr()) != ffi::DuckDBSuccess {
                     ffi::duckdb_destroy_config(&mut config);
-                    return Err(DuckError::new(format!("DuckDB doesn't take the setting {name} = {value}")));
+                    return Err(DuckError::new(format!("DuckDB doesn't take the setting {setting}")));
                 }
             }
             let mut raw: ffi::duckdb_database = ptr::null_mut();
@@ -250,7 +342,7 @@ impl Database {
                 ffi::duckdb_free(error.cast());
                 return Err(DuckError::new(message));
             }
-            Ok(Arc::new(Self { raw }))
+            Ok(Arc::new(Self { raw, hidden: Arc::default() }))
         }
     }
 
@@ -261,7 +353,7 @@ impl Database {
             return Err(DuckError::new("cannot connect to DuckDB".to_owned()));
         }
         Ok(Connection {
-            raw: Arc::new(RawConnection { raw, interrupted: AtomicBool::new(false), _database: Arc::clone(self) }),
+            raw: Arc::new(RawConnection { raw, interrupted: AtomicBool::new(false), database: Arc::clone(self) }),
         })
     }
 }
@@ -275,6 +367,7 @@ impl Drop for Database {
 
 impl Drop for RawConnection {
     fn drop(&mut self) {
+        self.database.hidden.forget(self);
         // SAFETY: connected once, disconnected once; statements and results keep the connection alive.
         unsafe { ffi::duckdb_disconnect(&mut self.raw) }
     }
@@ -330,6 +423,11 @@ impl Connection {
     /// Runs statements and forgets their results.
     pub(crate) fn execute(&self, sql: &str) -> Result<(), DuckError> {
         self.raw.execute(sql)
+    }
+
+    /// What scans of the next statements leave out by position: `tc_hidden(set, file, row)` asks the set of this number.
+    pub(crate) fn hide(&self, sets: Vec<HiddenSet>) {
+        self.raw.database.hidden.set(&self.raw, sets);
     }
 
     /// Prepares one statement: parses and binds it, runs nothing.
@@ -507,16 +605,6 @@ impl Drop for ArrowImport {
     }
 }
 
-/// A type of DuckDB, owned.
-struct LogicalType(ffi::duckdb_logical_type);
-
-impl Drop for LogicalType {
-    fn drop(&mut self) {
-        // SAFETY: owned, destroyed once; null is accepted.
-        unsafe { ffi::duckdb_destroy_logical_type(&mut self.0) }
-    }
-}
-
 struct ArrowOptions(ffi::duckdb_arrow_options);
 
 impl Drop for ArrowOptions {
@@ -553,6 +641,27 @@ unsafe fn arrow_schema(
     Ok((exported, Arc::new(schema)))
 }
 
+/// The first column whose type DuckDB can't export, as a geometry with a reference system.
+///
+/// # Safety
+/// As of [`arrow_schema`].
+unsafe fn name_column(
+    options: ffi::duckdb_arrow_options,
+    types: &[LogicalType],
+    names: &[CString],
+) -> Option<DuckError> {
+    types.iter().zip(names).find_map(|(logical, name)| {
+        // SAFETY: by the caller's promise.
+        let error =
+            unsafe { arrow_schema(options, std::slice::from_ref(logical), std::slice::from_ref(name)) }.err()?;
+        Some(DuckError::new(format!(
+            "Binder Error: the type of the column `{}` can't be sent as Arrow ({}); write CAST(… AS VARCHAR)",
+            name.to_string_lossy(),
+            error.text()
+        )))
+    })
+}
+
 impl Prepared {
     /// The schema of the result, as the running statement would give it; `None` when it hangs on parameters whose types
     /// can't be inferred.
@@ -574,17 +683,25 @@ impl Prepared {
                 names.push(if name.is_null() { CString::default() } else { CStr::from_ptr(name).to_owned() });
                 ffi::duckdb_free(name.cast_mut().cast());
             }
+            for (logical, name) in types.iter().zip(&names) {
+                if let Some(type_name) = unsendable(logical) {
+                    return Err(DuckError::new(format!(
+                        "Binder Error: the column `{}` is a {type_name}, which no type of Arrow holds; write CAST(… AS VARCHAR)",
+                        name.to_string_lossy()
+                    )));
+                }
+            }
             match arrow_schema(options.0, &types, &names) {
                 Ok((_, schema)) => Ok(Some(schema)),
                 // A parameter inside a struct or a list leaves a type that Arrow can't hold.
                 Err(_) if ffi::duckdb_nparams(self.raw) > 0 => Ok(None),
-                Err(error) => Err(error),
+                Err(error) => Err(name_column(options.0, &types, &names).unwrap_or(error)),
             }
         }
     }
 
-    /// Names of the parameters in order, with their inferred types (`None` when DuckDB can't tell).
-    pub(crate) fn parameters(&self) -> Result<Vec<(String, Option<SchemaRef>)>, DuckError> {
+    /// The parameters in order.
+    pub(crate) fn parameters(&self) -> Result<Vec<Parameter>, DuckError> {
         // SAFETY: as in `schema`; parameter indexes start at 1.
         unsafe {
             let mut options = ArrowOptions(ptr::null_mut());
@@ -602,12 +719,13 @@ impl Prepared {
                             | ffi::DUCKDB_TYPE_DUCKDB_TYPE_ANY
                             | ffi::DUCKDB_TYPE_DUCKDB_TYPE_SQLNULL
                     );
-                let schema = if known {
+                let schema = if known && unsendable(&logical).is_none() {
                     Some(arrow_schema(options.0, std::slice::from_ref(&logical), &[CString::default()])?.1)
                 } else {
                     None
                 };
-                parameters.push((text, schema));
+                let sql_type = if known { sql_type(&logical) } else { None };
+                parameters.push(Parameter { name: text, schema, sql_type });
             }
             Ok(parameters)
         }
@@ -622,7 +740,7 @@ impl Prepared {
             if state != ffi::DuckDBSuccess {
                 let message = owned(ffi::duckdb_result_error(&mut result));
                 ffi::duckdb_destroy_result(&mut result);
-                return Err(DuckError::new(message));
+                return Err(DuckError::new(message).while_running());
             }
             let options = ffi::duckdb_result_get_arrow_options(&mut result);
             let mut stream = Stream {
@@ -668,7 +786,7 @@ impl Stream {
                 self.done = true;
                 let error = ffi::duckdb_result_error(&mut self.result);
                 if !error.is_null() && !CStr::from_ptr(error).is_empty() {
-                    return Err(self.cause(DuckError::new(owned(error))));
+                    return Err(self.cause(DuckError::new(owned(error)).while_running()));
                 }
                 return Ok(None);
             }
@@ -678,6 +796,10 @@ impl Stream {
                 return Ok(None);
             }
             let rows = ffi::duckdb_data_chunk_get_size(chunk);
+            if let Err(error) = types::check_intervals(chunk, &self.schema) {
+                ffi::duckdb_destroy_data_chunk(&mut chunk);
+                return Err(error);
+            }
             let mut array = FFI_ArrowArray::empty();
             let converted = check(ffi::duckdb_data_chunk_to_arrow(self.options, chunk, (&raw mut array).cast()));
             ffi::duckdb_destroy_data_chunk(&mut chunk);
@@ -685,6 +807,7 @@ impl Stream {
             let data = from_ffi(array, &self.ffi_schema)
                 .map_err(|error| DuckError::new(format!("cannot import a result chunk: {error}")))?;
             let columns = StructArray::from(data);
+            types::check_values(&columns, &self.schema)?;
             let rows = usize::try_from(rows).unwrap_or_default();
             RecordBatch::try_new_with_options(
                 Arc::clone(&self.schema),

@@ -1,14 +1,15 @@
-//! The instance that runs federated statements, locked down after set-up (design section 6).
+//! The instance that runs federated statements, locked down after set-up (docs/contract.md, "Running a query").
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, Schema};
 use translator::catalog::CATALOG_NAME;
+use translator::emit::MIRROR_CATALOG;
 use translator::quote::{Ident, duckdb_text};
 
 use super::duckdb::{Connection, Database, DuckError};
 use super::http_log;
+use super::mirror::MirrorStore;
 use crate::lake::S3Credentials;
 use crate::s3_requests::{S3RequestCount, S3Requests};
 
@@ -40,6 +41,7 @@ const PROFILING: &str = r#"SET enable_profiling = 'no_output'; SET custom_profil
 #[derive(Debug)]
 pub(crate) struct Engine {
     database: Arc<Database>,
+    mirrors: Arc<MirrorStore>,
     /// The statement that made the secret in force.
     secret: Mutex<String>,
     temp_directory: PathBuf,
@@ -75,19 +77,30 @@ impl Engine {
         let temp_directory = settings.temp_directory.clone();
         let requests = Arc::new(S3Requests::default());
         let database = Database::open(&config)?;
-        let engine = Self { database, secret: Mutex::default(), temp_directory, requests: Arc::clone(&requests) };
+        let mirrors = Arc::new(MirrorStore::new(&database));
+        let engine =
+            Self { database, mirrors, secret: Mutex::default(), temp_directory, requests: Arc::clone(&requests) };
         let connection = engine.database.connect()?;
+        engine.database.add_hidden_function(&connection)?;
         connection.execute(&format!("ATTACH ':memory:' AS {}; SET GLOBAL TimeZone = 'UTC'", Ident(CATALOG_NAME)))?;
-        // Footers stay parsed as long as their files stay the same.
-        connection.execute("SET GLOBAL parquet_metadata_cache = true")?;
+        // Nothing that users write can name it: only entities are admitted.
+        connection.execute(&format!("ATTACH ':memory:' AS {}", Ident(MIRROR_CATALOG)))?;
         if let Some(limit) = &settings.temp_directory_limit {
             // Given at start-up it is shown and not obeyed: only the running instance passes it on.
             connection.execute(&format!("SET GLOBAL max_temp_directory_size = {}", duckdb_text(limit)))?;
         }
         let allowed = match &settings.lake {
-            LakeAccess::Folder(path) => format!("{path}/"),
+            LakeAccess::Folder(path) => {
+                // DuckDB knows local files by the second they were changed in: of one that is replaced in place it would go
+                // on reading old footers and old blocks.
+                connection.execute("SET GLOBAL parquet_metadata_cache = false")?;
+                connection.execute("SET GLOBAL enable_external_file_cache = false")?;
+                format!("{path}/")
+            }
             LakeAccess::S3 { prefix, credentials } => {
                 connection.execute("LOAD httpfs")?;
+                // Footers stay parsed as long as their files keep their etag.
+                connection.execute("SET GLOBAL parquet_metadata_cache = true")?;
                 engine.database.listen_to_http(&connection, move |entry| http_log::count(&requests, entry))?;
                 if let Some(credentials) = credentials {
                     engine.set_credentials(prefix, credentials)?;
@@ -123,6 +136,11 @@ impl Engine {
         self.requests.counts()
     }
 
+    /// The tables of dirty rows that queries share.
+    pub(crate) fn mirrors(&self) -> &Arc<MirrorStore> {
+        &self.mirrors
+    }
+
     /// Where this instance spills to.
     pub(crate) fn temp_directory(&self) -> &Path {
         &self.temp_directory
@@ -153,35 +171,6 @@ fn secret_sql(prefix: &str, credentials: &S3Credentials) -> String {
         fields.push(format!("SESSION_TOKEN {}", duckdb_text(token.expose())));
     }
     format!("CREATE OR REPLACE TEMPORARY SECRET tc_lake ({})", fields.join(", "))
-}
-
-/// Creates a temporary table for batches of `schema`.
-pub(crate) fn create_temporary_table(connection: &Connection, name: &str, schema: &Schema) -> Result<(), DuckError> {
-    let columns: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|field| format!("{} {}", Ident(field.name()), duckdb_type(field.data_type())))
-        .collect();
-    connection.execute(&format!("CREATE OR REPLACE TEMPORARY TABLE {} ({})", Ident(name), columns.join(", ")))
-}
-
-/// The DuckDB type that holds an Arrow column of the hot tier or of a system table as it comes.
-fn duckdb_type(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".to_owned(),
-        DataType::Int16 => "SMALLINT".to_owned(),
-        DataType::Int32 => "INTEGER".to_owned(),
-        DataType::Int64 => "BIGINT".to_owned(),
-        DataType::UInt64 => "UBIGINT".to_owned(),
-        DataType::Float64 => "DOUBLE".to_owned(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision},{scale})"),
-        DataType::Date32 => "DATE".to_owned(),
-        DataType::Timestamp(_, Some(_)) => "TIMESTAMPTZ".to_owned(),
-        DataType::Timestamp(_, None) => "TIMESTAMP".to_owned(),
-        DataType::Binary | DataType::FixedSizeBinary(_) => "BLOB".to_owned(),
-        DataType::List(element) => format!("{}[]", duckdb_type(element.data_type())),
-        _ => "VARCHAR".to_owned(),
-    }
 }
 
 #[cfg(test)]

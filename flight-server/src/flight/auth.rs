@@ -1,5 +1,5 @@
-//! Who calls. Every caller is anonymous until users and tokens are configured (design section 8); the handshake already
-//! hands out a token, so that clients which insist on logging in can.
+//! Who calls. Every caller is anonymous until users and tokens are configured (docs/contract.md, "Errors"); the
+//! handshake already hands out a token, so that clients which insist on logging in can.
 
 use tonic::metadata::MetadataMap;
 

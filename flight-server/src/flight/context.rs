@@ -10,6 +10,9 @@ use super::failure::{Failure, Outcome};
 use super::session::{self, SessionId, SessionOptions, SessionStore};
 
 const OPTION_HEADER_PREFIX: &str = "x-thermocline-";
+/// Names and values of a call's headers, in bytes. The transport reads more, so that who goes beyond it is told so: what the
+/// transport refuses ends the connection.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// The context of one call, valid as a whole: options are checked when it is made.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub(super) struct CallContext {
 
 impl CallContext {
     pub(super) fn read(metadata: &MetadataMap, sessions: &SessionStore, now: Instant) -> Outcome<Self> {
+        limit_headers(metadata)?;
         let principal = authenticate(metadata)?;
         let session = session::of_call(metadata);
         let session_options = match &session {
@@ -61,6 +65,21 @@ impl CallContext {
             options.timeout = Some(options.timeout.map_or(deadline, |timeout| timeout.min(deadline)));
         }
     }
+}
+
+/// Refuses headers that take more than a call may bring.
+pub(super) fn limit_headers(metadata: &MetadataMap) -> Outcome<()> {
+    let size = |entry| match entry {
+        KeyAndValueRef::Ascii(key, value) => key.as_str().len() + value.as_encoded_bytes().len(),
+        KeyAndValueRef::Binary(key, value) => key.as_str().len() + value.as_encoded_bytes().len(),
+    };
+    let bytes: usize = metadata.iter().map(size).sum();
+    if bytes <= MAX_HEADER_BYTES {
+        return Ok(());
+    }
+    Err(Failure::limit(format!(
+        "the call's headers take {bytes} bytes, the limit max_header_bytes is {MAX_HEADER_BYTES}"
+    )))
 }
 
 /// Sets one option from text.

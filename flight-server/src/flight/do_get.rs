@@ -8,7 +8,8 @@ use super::failure::{FailedQuery, Failure, Outcome};
 use super::handle::StatementHandle;
 use super::result_stream::{self, FlightDataStream};
 use super::server::FlightSqlServer;
-use crate::query::QueryRequest;
+use super::wire_schema;
+use crate::query::{ErrorKind, QueryError, QueryRequest};
 
 pub(super) async fn do_get(server: &FlightSqlServer, call: &CallContext, ticket: &Ticket) -> Outcome<FlightDataStream> {
     match FlightSqlTicket::parse(ticket)? {
@@ -25,11 +26,17 @@ async fn execute(
     call: &CallContext,
     statement: StatementHandle,
 ) -> Outcome<FlightDataStream> {
-    let StatementHandle { query_id, sql, parameters, mut options } = statement;
+    let StatementHandle { query_id, sql, parameters, mut options, schema_digest } = statement;
     call.override_with_headers(&mut options)?;
     call.limit_to_deadline(&mut options);
     let request = QueryRequest { query_id: query_id.clone(), sql: sql.clone(), parameters, options };
     let query = server.pipeline.execute(request).await;
     let query = query.map_err(|error| Failure::of_query(error, &query_id, &sql))?;
+    // A reload of the catalog in between, or a replica with another one.
+    if schema_digest != 0 && schema_digest != wire_schema::digest(&wire_schema::plain(&query.schema))? {
+        let message = "the result has another schema than its FlightInfo promised, because the catalog was changed since: \
+                       plan the query again";
+        return Err(Failure::of_query(QueryError::new(ErrorKind::InvalidQuery, message), &query_id, &sql));
+    }
     Ok(result_stream::of_query(query, FailedQuery { query_id, sql }, server.settings.target_batch_bytes))
 }

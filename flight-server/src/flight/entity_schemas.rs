@@ -7,10 +7,10 @@ use arrow::datatypes::SchemaRef;
 use tokio::sync::Mutex;
 use translator::catalog::{Catalog, Entity};
 
-use super::QueryPipeline;
-use super::command::select_table;
 use super::failure::Outcome;
+use super::table_path::select_table;
 use super::wire_schema;
+use crate::query::QueryPipeline;
 
 /// A table with its schema.
 #[derive(Debug, Clone)]

@@ -29,7 +29,14 @@ pub(super) async fn get_flight_info(
         FlightSqlCommand::Metadata(command) => info(command.schema(), command.to_ticket())?,
         FlightSqlCommand::Refused(command) => return Err(command.failure()),
     };
-    Ok(info.with_descriptor(descriptor))
+    Ok(info.with_descriptor(echo(descriptor)))
+}
+
+/// The descriptor as FlightInfo repeats it. A long statement travels once, in the ticket: its descriptor comes back empty,
+/// since Arrow's C++ takes no FlightInfo without one.
+fn echo(descriptor: FlightDescriptor) -> FlightDescriptor {
+    const LONGEST: usize = 64 * 1024;
+    if descriptor.cmd.len() > LONGEST { FlightDescriptor::new_cmd(Bytes::new()) } else { descriptor }
 }
 
 /// Planning is quick, so the first poll already has the whole answer: no descriptor to poll with again.
@@ -78,16 +85,16 @@ async fn plan(server: &FlightSqlServer, call: &CallContext, statement: PreparedH
 
     // The ticket keeps the options without this call's deadline: DoGet has one of its own.
     let PreparedHandle { sql, parameters, call_options: _ } = statement;
-    let mut handle = StatementHandle { query_id: Uuid::now_v7().to_string(), sql, parameters, options };
-    let ticket = ticket(&handle)?;
-    call.limit_to_deadline(&mut handle.options);
-    let StatementHandle { query_id, sql, parameters, options } = handle;
-
-    let request = QueryRequest { query_id: query_id.clone(), sql: sql.clone(), parameters, options };
+    let query_id = Uuid::now_v7().to_string();
+    let mut limited = options.clone();
+    call.limit_to_deadline(&mut limited);
+    let request =
+        QueryRequest { query_id: query_id.clone(), sql: sql.clone(), parameters: parameters.clone(), options: limited };
     let planned = server.pipeline.plan(request).await;
     let planned = planned.map_err(|error| Failure::of_query(error, &query_id, &sql))?;
     let plan = serde_json::to_vec(&planned.plan).map_err(Failure::internal)?;
-    Ok(info(wire_schema::plain(&planned.schema), ticket)?
-        .with_total_records(planned.estimated_rows.max(-1))
-        .with_app_metadata(plan))
+    let schema = wire_schema::plain(&planned.schema);
+    let schema_digest = wire_schema::digest(&schema)?;
+    let ticket = ticket(&StatementHandle { query_id, sql, parameters, options, schema_digest })?;
+    Ok(info(schema, ticket)?.with_total_records(planned.estimated_rows.max(-1)).with_app_metadata(plan))
 }

@@ -14,6 +14,7 @@ use translator::options::QueryOptions;
 
 use super::failure::{Failure, Outcome};
 use super::parameters::{self, ParameterMessage};
+use super::wire_schema::checksum;
 
 const MAGIC: &[u8; 4] = b"TCLN";
 const VERSION: u8 = 1;
@@ -26,6 +27,8 @@ pub(super) struct StatementHandle {
     pub(super) sql: String,
     pub(super) parameters: Option<RecordBatch>,
     pub(super) options: QueryOptions,
+    /// Digest of the schema that FlightInfo promised; 0 in a ticket from before there was one.
+    pub(super) schema_digest: u64,
 }
 
 /// A prepared statement, with its parameters once they are bound.
@@ -50,6 +53,8 @@ struct HandleMessage {
     parameters: Vec<ParameterMessage>,
     #[prost(message, repeated, tag = "5")]
     options: Vec<OptionMessage>,
+    #[prost(fixed64, tag = "6")]
+    schema_digest: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -80,6 +85,7 @@ impl StatementHandle {
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.into(),
+            schema_digest: self.schema_digest,
         }))
     }
 
@@ -93,7 +99,8 @@ impl StatementHandle {
             return Err(damaged());
         }
         let parameters = parameters::decode(message.parameters)?;
-        Ok(Self { query_id: message.query_id, sql: message.sql, parameters, options })
+        let HandleMessage { query_id, sql, schema_digest, .. } = message;
+        Ok(Self { query_id, sql, parameters, options, schema_digest })
     }
 }
 
@@ -106,6 +113,7 @@ impl PreparedHandle {
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.map(|(name, value)| OptionMessage { name: name.clone(), value: value.clone() }).collect(),
+            schema_digest: 0,
         }))
     }
 
@@ -167,11 +175,6 @@ fn open(bytes: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
 
 fn damaged() -> Failure {
     Failure::invalid("the handle is damaged: prepare or plan the statement again")
-}
-
-/// FNV-1a over 64 bits.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

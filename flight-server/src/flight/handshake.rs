@@ -10,11 +10,13 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::auth::{ANONYMOUS_TOKEN, Principal, authenticate};
+use super::context::limit_headers;
 use super::failure::{Failure, Outcome};
 
 pub(super) type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
 
 pub(super) async fn handshake(request: Request<Streaming<HandshakeRequest>>) -> Outcome<Response<HandshakeStream>> {
+    limit_headers(request.metadata())?;
     let principal = authenticate(request.metadata())?;
     // Go's client waits for the answer before it closes its side: never wait for a message when a header logs in.
     let protocol_version = if request.metadata().contains_key("authorization") {

@@ -3,12 +3,13 @@
 use arrow_flight::{FlightDescriptor, FlightInfo};
 use uuid::Uuid;
 
-use super::command::{select_table, table_path};
 use super::context::CallContext;
 use super::failure::Outcome;
 use super::flight_info;
 use super::handle::StatementHandle;
 use super::server::FlightSqlServer;
+use super::table_path::{select_table, table_path};
+use super::wire_schema;
 
 pub(super) async fn list_flights(server: &FlightSqlServer, call: &CallContext) -> Outcome<Vec<FlightInfo>> {
     let options = call.options(server.pipeline.default_options())?;
@@ -19,6 +20,7 @@ pub(super) async fn list_flights(server: &FlightSqlServer, call: &CallContext) -
             sql: select_table(&table.entity.name),
             parameters: None,
             options: options.clone(),
+            schema_digest: wire_schema::digest(&wire_schema::plain(&table.schema))?,
         };
         let info = flight_info::info(&table.schema, flight_info::ticket(&statement)?)?;
         flights.push(info.with_descriptor(FlightDescriptor::new_path(table_path(&table.entity.name))));

@@ -1,7 +1,8 @@
-//! The messages of a DoGet stream: the schema at once, batches of a size every client takes, and at the end the plan.
+//! The messages of a DoGet stream: the schema at once, batches of a size every client takes, and with the last one the plan.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -16,6 +17,9 @@ use super::split::Slices;
 use super::wire_schema;
 use crate::query::{QueryError, QueryEvent, QueryStream};
 
+/// How long a batch waits to learn whether it is the last one.
+const LAST_BATCH_PATIENCE: Duration = Duration::from_millis(5);
+
 pub(super) type FlightDataStream = BoxStream<'static, Result<FlightData, Status>>;
 
 /// The stream of a running query. Dropping it drops the query, which cancels it.
@@ -25,6 +29,7 @@ pub(super) fn of_query(query: QueryStream, id: FailedQuery, target_bytes: usize)
         encoder: Encoder::new(Arc::clone(&schema)),
         events: query.events,
         slices: Slices::new(RecordBatch::new_empty(schema), target_bytes),
+        ahead: None,
         target_bytes,
         at: At::Schema,
     };
@@ -54,6 +59,8 @@ pub(super) fn of_batch(batch: RecordBatch, target_bytes: usize) -> Outcome<Fligh
 struct Running {
     encoder: Encoder,
     events: Pin<Box<dyn Stream<Item = Result<QueryEvent, QueryError>> + Send>>,
+    /// The event that follows the batch that is being sent, where it came in time.
+    ahead: Option<Result<QueryEvent, QueryError>>,
     /// What is left of the batch that is being sent.
     slices: Slices,
     target_bytes: usize,
@@ -82,22 +89,43 @@ impl Running {
     async fn next_batch(&mut self) -> Outcome<FlightData> {
         loop {
             if let Some(slice) = self.slices.next() {
-                return self.encoder.batch(&slice);
+                return self.send(&slice).await;
             }
-            match self.events.next().await {
+            let event = match self.ahead.take() {
+                Some(event) => Some(event),
+                None => self.events.next().await,
+            };
+            match event {
                 Some(Ok(QueryEvent::Batch(batch))) => {
                     let batch = wire_schema::conform(batch, &self.encoder.schema)?;
                     self.slices = Slices::new(batch, self.target_bytes);
                 }
                 Some(Ok(QueryEvent::End(plan))) => {
                     self.at = At::End;
-                    return self.encoder.end(&plan);
+                    let none = RecordBatch::new_empty(Arc::clone(&self.encoder.schema));
+                    return self.encoder.last(&none, &plan);
                 }
                 Some(Err(error)) => return Err(error.into()),
                 // A short result must never pass for a whole one.
                 None => return Err(Failure::internal(anyhow::anyhow!("the result ended without its end event"))),
             }
         }
+    }
+
+    /// Rows, with the plan when they turn out to be the last ones. An end that takes longer comes with a batch of its own.
+    async fn send(&mut self, slice: &RecordBatch) -> Outcome<FlightData> {
+        if self.slices.is_done() {
+            let next = tokio::time::timeout(LAST_BATCH_PATIENCE, self.events.next()).await;
+            match next {
+                Ok(Some(Ok(QueryEvent::End(plan)))) => {
+                    self.at = At::End;
+                    return self.encoder.last(slice, &plan);
+                }
+                Ok(event) => self.ahead = event,
+                Err(_elapsed) => {}
+            }
+        }
+        self.encoder.batch(slice)
     }
 }
 
@@ -130,10 +158,10 @@ impl Encoder {
         Ok(encoded.into())
     }
 
-    /// The plan rides on a batch without rows: a message of metadata alone is legal, but Go's reader takes every message
-    /// for a schema, dictionary or batch.
-    fn end(&mut self, plan: &serde_json::Value) -> Outcome<FlightData> {
-        let message = self.batch(&RecordBatch::new_empty(Arc::clone(&self.schema)))?;
+    /// The last rows with the plan, which needs a batch to ride on: a message of metadata alone is legal, but Go's reader
+    /// takes every message for a schema, dictionary or batch.
+    fn last(&mut self, batch: &RecordBatch, plan: &serde_json::Value) -> Outcome<FlightData> {
+        let message = self.batch(batch)?;
         let plan = serde_json::to_vec(plan).map_err(Failure::internal)?;
         Ok(FlightData { app_metadata: Bytes::from(plan), ..message })
     }

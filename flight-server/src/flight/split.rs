@@ -17,6 +17,13 @@ impl Slices {
     }
 }
 
+impl Slices {
+    /// Whether every row was in a slice.
+    pub(super) fn is_done(&self) -> bool {
+        self.next_row == self.batch.num_rows()
+    }
+}
+
 impl Iterator for Slices {
     type Item = RecordBatch;
 

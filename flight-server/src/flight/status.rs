@@ -10,8 +10,12 @@ use super::failure::Failure;
 use super::session;
 use crate::query::ErrorKind;
 
-/// The longest status text, in characters. It travels percent-encoded in a trailer, where clients allow about 8 KB.
-const MAX_MESSAGE_CHARS: usize = 2_000;
+/// The longest status text, in bytes as it travels: percent-encoded in a trailer, and once more in base64 where the
+/// error has details. Clients on gRPC's C core refuse trailers from 8 KiB on, at random first and from 16 KiB always
+/// ([`grpc.max_metadata_size`]), as an exhausted resource.
+///
+/// [`grpc.max_metadata_size`]: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html
+const MAX_MESSAGE_BYTES: usize = 3_000;
 /// At most this many characters of the offending line are shown on either side of the position.
 const EXCERPT_CHARS: usize = 60;
 
@@ -25,7 +29,7 @@ pub(super) fn code(kind: ErrorKind) -> Code {
         ErrorKind::PermissionDenied => Code::PermissionDenied,
         ErrorKind::LimitExceeded => Code::ResourceExhausted,
         // A wrong set-up looks to a client like a source that is down: nothing it can mend in its request.
-        ErrorKind::Unavailable | ErrorKind::Misconfigured => Code::Unavailable,
+        ErrorKind::Unavailable | ErrorKind::Misconfigured | ErrorKind::UnreadableValue => Code::Unavailable,
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Unsupported => Code::Unimplemented,
@@ -56,7 +60,17 @@ impl From<Failure> for Status {
 
 /// The client's text: message, place in the SQL, query id. Of a bug of ours only the query id.
 fn message(failure: &Failure) -> String {
-    let mut text = match failure.error.kind() {
+    let mut place = String::new();
+    if let Some(query) = &failure.query {
+        if let Some(position) = failure.error.position().and_then(|offset| Position::of(&query.sql, offset)) {
+            // Writing to a String cannot fail.
+            let _ = write!(place, "\n  at line {}, column {}", position.line, position.column);
+            let _ = write!(place, "\n  {}\n  {}", position.excerpt, position.caret);
+        }
+        let _ = write!(place, "\n(query id {})", query.query_id);
+    }
+    let room = MAX_MESSAGE_BYTES.saturating_sub(place.bytes().map(encoded_length).sum());
+    let text = match failure.error.kind() {
         ErrorKind::Internal => "internal error".to_owned(),
         ErrorKind::InvalidQuery
         | ErrorKind::NotFound
@@ -67,24 +81,28 @@ fn message(failure: &Failure) -> String {
         | ErrorKind::DeadlineExceeded
         | ErrorKind::Cancelled
         | ErrorKind::Misconfigured
-        | ErrorKind::Unsupported => truncate(failure.error.message()),
+        | ErrorKind::UnreadableValue
+        | ErrorKind::Unsupported => truncate(failure.error.message(), room),
     };
-    if let Some(query) = &failure.query {
-        if let Some(position) = failure.error.position().and_then(|offset| Position::of(&query.sql, offset)) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\n  at line {}, column {}", position.line, position.column);
-            let _ = write!(text, "\n  {}\n  {}", position.excerpt, position.caret);
-        }
-        let _ = write!(text, "\n(query id {})", query.query_id);
-    }
-    text
+    text + &place
 }
 
-fn truncate(message: &str) -> String {
-    match message.char_indices().nth(MAX_MESSAGE_CHARS) {
-        None => message.to_owned(),
-        Some((end, _)) => format!("{}…", &message[..end]),
+/// Cuts a text between characters where its encoded form would be longer than `room`.
+fn truncate(message: &str, room: usize) -> String {
+    let mut length = 0;
+    for (start, character) in message.char_indices() {
+        length += message[start..start + character.len_utf8()].bytes().map(encoded_length).sum::<usize>();
+        if length > room {
+            return format!("{}…", &message[..start]);
+        }
     }
+    message.to_owned()
+}
+
+/// Bytes that a byte of a status text takes on the wire. Tonic encodes more than gRPC asks for; whatever is no letter or
+/// digit counts as encoded.
+fn encoded_length(byte: u8) -> usize {
+    if byte.is_ascii_alphanumeric() { 1 } else { 3 }
 }
 
 /// The log's text: the whole chain of causes. The client's mistakes are no news to an operator.
@@ -98,7 +116,9 @@ fn log(failure: &Failure) {
     }
     match failure.error.kind() {
         ErrorKind::Internal => tracing::error!(query_id, error = %chain, "call failed by a bug"),
-        ErrorKind::Misconfigured | ErrorKind::Unavailable => tracing::warn!(query_id, error = %chain, "call failed"),
+        ErrorKind::Misconfigured | ErrorKind::UnreadableValue | ErrorKind::Unavailable => {
+            tracing::warn!(query_id, error = %chain, "call failed");
+        }
         ErrorKind::InvalidQuery
         | ErrorKind::NotFound
         | ErrorKind::Unauthenticated

@@ -1,15 +1,20 @@
 //! A pipeline in memory, for the tests of the wire.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use futures::StreamExt;
 use serde_json::json;
+use translator::catalog::Catalog;
+use translator::options::QueryOptions;
 
-use super::*;
-use crate::query::{ErrorKind, QueryEvent};
+use crate::query::{
+    CancelOutcome, ErrorKind, PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryPipeline, QueryRequest,
+    QueryStream, SqlVocabulary,
+};
 
 const CATALOG: &str = r#"
 [[entity]]
@@ -139,13 +144,13 @@ impl QueryPipeline for TestPipeline {
         let batch = RecordBatch::try_new(Self::schema(), columns).unwrap();
         let guard = SetOnDrop(Arc::clone(&self.dropped));
         let events = futures::stream::iter([Ok(QueryEvent::Batch(batch)), Ok(QueryEvent::End(Arc::new(end)))]);
+        let events =
+            if self.endless { events.take(1).chain(futures::stream::pending()).boxed() } else { events.boxed() };
         let events = events.map(move |event| {
             let _held = &guard;
             event
         });
-        let events =
-            if self.endless { events.take(1).chain(futures::stream::pending()).boxed() } else { events.boxed() };
-        Ok(QueryStream { schema: Self::schema(), events })
+        Ok(QueryStream { schema: Self::schema(), events: events.boxed() })
     }
 
     fn cancel(&self, query_id: &str) -> CancelOutcome {

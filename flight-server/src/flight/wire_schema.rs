@@ -39,6 +39,16 @@ pub(super) fn to_ipc(schema: &Schema) -> Outcome<Bytes> {
     Ok(bytes)
 }
 
+/// A digest of the names and types of a result's columns; never 0.
+pub(super) fn digest(schema: &Schema) -> Outcome<u64> {
+    Ok(checksum(&to_ipc(schema)?).max(1))
+}
+
+/// FNV-1a over 64 bits.
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// `None` when the type is plain already.
 fn plain_type(data_type: &DataType) -> Option<DataType> {
     let inner = |field: &FieldRef| plain_type(field.data_type()).map(|_| plain_field(field));

@@ -19,7 +19,7 @@ pub enum LakeErrorKind {
     Unavailable,
     /// Wrong bucket, region, credentials or rights: an operator must act.
     Misconfigured,
-    /// This file is no readable Parquet file.
+    /// This file is no Parquet file that can be read.
     Corrupt { path: String },
     /// This file has vanished since it was listed.
     NotFound { path: String },
@@ -72,6 +72,12 @@ impl LakeError {
             },
             error => Self::corrupt(lake, path, &error.to_string()).with_source(error),
         }
+    }
+
+    /// A file that is in order and still can't be read, for this `reason`.
+    pub(super) fn unreadable(lake: &str, path: &str, reason: &str) -> Self {
+        let kind = LakeErrorKind::Corrupt { path: path.to_owned() };
+        Self::new(kind, format!("lake {lake}, file `{path}`: {reason}"))
     }
 
     pub(super) fn corrupt(lake: &str, path: &str, reason: &str) -> Self {

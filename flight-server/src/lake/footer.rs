@@ -3,7 +3,7 @@
 //! Statistics are taken only where they are exact and their order is certain; everything else is `None`, which costs
 //! speed and never an answer.
 
-use parquet::basic::{ColumnOrder, ConvertedType, LogicalType, SortOrder, TimeUnit, Type as Physical};
+use parquet::basic::{ColumnOrder, Compression, ConvertedType, LogicalType, SortOrder, TimeUnit, Type as Physical};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::{ColumnDescriptor, Type};
@@ -18,7 +18,8 @@ pub const UNIQUE_ROWS_KEY: &str = "thermocline.unique_rows";
 pub(super) fn read_facts(metadata: &ParquetMetaData, path: &str, tier: Tier, bytes: u64) -> LakeFile {
     let file = metadata.file_metadata();
     let schema = file.schema_descr();
-    let row_count = u64::try_from(file.num_rows()).unwrap_or(0);
+    // What DuckDB reads; the number that the footer gives of the whole file is another in files of old writers.
+    let row_count: u64 = metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum();
     let mut columns = Vec::new();
     let mut row_id_range = None;
     let mut row_groups = Vec::new();
@@ -29,6 +30,7 @@ pub(super) fn read_facts(metadata: &ParquetMetaData, path: &str, tier: Tier, byt
             .then(|| (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == place))
             .flatten();
         let (range, null_count) = match leaf {
+            Some(_) if file_type == FileType::Null => (None, Some(row_count)),
             Some(leaf) => {
                 let order = file.column_order(leaf);
                 if field.name().eq_ignore_ascii_case("row_id") {
@@ -151,23 +153,29 @@ fn logical_type(logical: &LogicalType) -> Option<FileType> {
         LogicalType::Decimal { scale, precision } => {
             FileType::Decimal { precision: u8::try_from(*precision).ok()?, scale: u8::try_from(*scale).ok()? }
         }
-        LogicalType::Timestamp { is_adjusted_to_u_t_c, unit } => FileType::Timestamp {
-            unit: match unit {
-                TimeUnit::MILLIS => 3,
-                TimeUnit::MICROS => 6,
-                TimeUnit::NANOS => 9,
-            },
-            utc: *is_adjusted_to_u_t_c,
-        },
+        LogicalType::Timestamp { is_adjusted_to_u_t_c, unit } => {
+            FileType::Timestamp { unit: digits(unit), utc: *is_adjusted_to_u_t_c }
+        }
         LogicalType::Integer { bit_width, is_signed } => {
             let bits = u8::try_from(*bit_width).ok()?;
             if *is_signed { FileType::Int(bits) } else { FileType::UInt(bits) }
         }
         LogicalType::Float16 => FileType::Float,
-        LogicalType::Time { .. } => FileType::Other("TIME".to_owned()),
-        LogicalType::Bson | LogicalType::Unknown => return None,
+        LogicalType::Time { unit, .. } => FileType::Time { unit: digits(unit) },
+        LogicalType::Unknown => FileType::Null,
+        LogicalType::Bson => return None,
+        LogicalType::_Unknown { field_id } => FileType::Other(format!("of the unknown logical type {field_id}")),
         other => FileType::Other(format!("{other:?}")),
     })
+}
+
+/// Digits after the second.
+fn digits(unit: &TimeUnit) -> u8 {
+    match unit {
+        TimeUnit::MILLIS => 3,
+        TimeUnit::MICROS => 6,
+        TimeUnit::NANOS => 9,
+    }
 }
 
 fn group_type(field: &Type) -> FileType {
@@ -249,6 +257,7 @@ fn is_less(left: &Value, right: &Value) -> Option<bool> {
         (Value::Uuid(left), Value::Uuid(right)) => left < right,
         (Value::Date(left), Value::Date(right)) => left < right,
         (Value::Timestamp(left), Value::Timestamp(right)) => left < right,
+        (Value::Time(left), Value::Time(right)) => left < right,
         _ => return None,
     })
 }
@@ -281,6 +290,14 @@ fn bounds(statistics: &Statistics, file_type: &FileType, order: ColumnOrder) -> 
                     _ => (ticks % 1000 == 0).then_some(ticks / 1000)?,
                 })
             }
+            FileType::Time { unit } => {
+                let ticks = signed(statistics, bytes)?;
+                Value::Time(match unit {
+                    3 => ticks.checked_mul(1000)?,
+                    6 => ticks,
+                    _ => return None,
+                })
+            }
             FileType::Text => {
                 let exact = statistics.min_is_exact() && statistics.max_is_exact();
                 let ordered = order == ColumnOrder::TYPE_DEFINED_ORDER(SortOrder::UNSIGNED);
@@ -299,6 +316,7 @@ fn bounds(statistics: &Statistics, file_type: &FileType, order: ColumnOrder) -> 
             | FileType::Blob
             | FileType::FixedBytes16
             | FileType::Json
+            | FileType::Null
             | FileType::List(_)
             | FileType::Other(_) => return None,
         })
@@ -320,6 +338,18 @@ fn unsigned(statistics: &Statistics, bytes: &[u8]) -> Option<u64> {
         Statistics::Int64(_) => Some(u64::from_le_bytes(bytes.try_into().ok()?)),
         _ => None,
     }
+}
+
+/// Why DuckDB can't read the pages of a file, when its footer tells.
+pub(super) fn unreadable_codec(metadata: &ParquetMetaData) -> Option<String> {
+    let columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let codec = columns.map(|column| column.compression()).find_map(|codec| match codec {
+        // Codec 5: blocks in Hadoop's framing, or in that of the LZ4 tools. LZ4_RAW is codec 7.
+        Compression::LZ4 => Some("Hadoop's LZ4 (codec 5)"),
+        Compression::LZO => Some("LZO (codec 3)"),
+        _ => None,
+    })?;
+    Some(format!("it is compressed with {codec}, which DuckDB can't read: rewrite it with LZ4_RAW, zstd or snappy"))
 }
 
 /// A big-endian two's complement number of up to 16 bytes.

@@ -9,9 +9,11 @@ mod scalar;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, FixedSizeBinaryBuilder, Int64Builder, ListArray, NullBufferBuilder, RecordBatch, RecordBatchOptions,
+    ArrayRef, BooleanBuilder, FixedSizeBinaryBuilder, Int64Builder, ListArray, NullBufferBuilder, RecordBatch,
+    RecordBatchOptions,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use translator::catalog::{Attribute, Column, Entity, ScalarType};
 use translator::hot::{HotColumn, WireType};
@@ -42,8 +44,18 @@ pub struct HotSummary {
     pub rows_returned: u64,
     /// Live rows of the dirty set without an `entity_main` row: left out, worth a warning.
     pub inconsistent_rows: u64,
+    /// Rows with a value that doesn't fit its declared type, where such rows are left out instead of being an error.
+    pub unreadable_rows: u64,
     /// Bytes of values on the wire.
     pub bytes: u64,
+}
+
+/// A row with a value that doesn't fit its declared type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableRow {
+    pub row_id: uuid::Uuid,
+    /// Names entity, row, attribute and reason; never the value.
+    pub message: String,
 }
 
 /// Builds record batches from the rows of one hot statement.
@@ -59,6 +71,16 @@ pub(super) struct RowDecoder {
     rows: usize,
     bytes: usize,
     summary: HotSummary,
+    /// `None`: a value that doesn't fit is an error.
+    leaves_out: Option<LeftOut>,
+}
+
+/// Rows of the batch under construction that don't come out with it.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// Whether each row comes out.
+    kept: BooleanBuilder,
+    rows: Vec<UnreadableRow>,
 }
 
 #[derive(Debug)]
@@ -115,6 +137,10 @@ fn scalar_type(scalar: ScalarType) -> DataType {
         ScalarType::Uuid => DataType::FixedSizeBinary(16),
         ScalarType::Date => DataType::Date32,
         ScalarType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        ScalarType::TimestampNaive => DataType::Timestamp(TimeUnit::Microsecond, None),
+        ScalarType::Time => DataType::Time64(TimeUnit::Microsecond),
+        ScalarType::Real => DataType::Float32,
+        ScalarType::Blob => DataType::Binary,
     }
 }
 
@@ -139,7 +165,18 @@ impl RowDecoder {
             rows: 0,
             bytes: 0,
             summary: HotSummary::default(),
+            leaves_out: None,
         })
+    }
+
+    /// From here on rows with a value that doesn't fit are left out.
+    pub(super) fn leave_unreadable_out(&mut self) {
+        self.leaves_out = Some(LeftOut::default());
+    }
+
+    /// The rows that were left out since the last call.
+    pub(super) fn take_unreadable(&mut self) -> Vec<UnreadableRow> {
+        self.leaves_out.as_mut().map(|left_out| std::mem::take(&mut left_out.rows)).unwrap_or_default()
     }
 
     pub(super) fn schema(&self) -> &SchemaRef {
@@ -194,23 +231,35 @@ impl RowDecoder {
         self.changed_at.append_value(changed_at);
         self.deleted_at.append_option(deleted_at);
         self.created_at.append_option(created_at);
+        let row_id = uuid::Uuid::from_bytes(row_id);
+        let mut misfit_of_row = None;
         for (index, attribute) in self.attributes.iter_mut().enumerate() {
             if let Err(misfit) = attribute.push(row.field(LEADING_FIELDS + index)) {
-                return Err(PostgresError::new(
-                    PostgresErrorKind::Data,
-                    format!(
-                        "attribute `{}` of `{}`, row {}, tier hot: the stored value {}",
-                        attribute.name,
-                        self.entity,
-                        uuid::Uuid::from_bytes(row_id),
-                        misfit.0
-                    ),
-                ));
+                let message = format!(
+                    "attribute `{}` of `{}`, row {row_id}, tier hot: the stored value {}",
+                    attribute.name, self.entity, misfit.0
+                );
+                if self.leaves_out.is_none() {
+                    let error = PostgresError::new(PostgresErrorKind::Data, message);
+                    return Err(error.of_attribute(&attribute.name));
+                }
+                // Keeps the columns of one length; the row is filtered out of the batch.
+                attribute.push(None).map_err(|_| PostgresError::internal("a NULL fits every type"))?;
+                misfit_of_row.get_or_insert(message);
             }
         }
         self.rows += 1;
         self.bytes += row.size();
-        self.summary.rows_returned += 1;
+        if let Some(left_out) = &mut self.leaves_out {
+            left_out.kept.append_value(misfit_of_row.is_none());
+        }
+        match (&mut self.leaves_out, misfit_of_row) {
+            (Some(left_out), Some(message)) => {
+                left_out.rows.push(UnreadableRow { row_id, message });
+                self.summary.unreadable_rows += 1;
+            }
+            _ => self.summary.rows_returned += 1,
+        }
         Ok(())
     }
 
@@ -228,8 +277,15 @@ impl RowDecoder {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         self.rows = 0;
         self.bytes = 0;
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
-            .map_err(|error| PostgresError::internal("cannot build a batch of hot rows").with_source(error))
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options);
+        let batch = match &mut self.leaves_out {
+            Some(left_out) => {
+                let kept = left_out.kept.finish();
+                batch.and_then(|batch| filter_record_batch(&batch, &kept))
+            }
+            None => batch,
+        };
+        batch.map_err(|error| PostgresError::internal("cannot build a batch of hot rows").with_source(error))
     }
 }
 
@@ -252,13 +308,7 @@ fn optional_i64(field: Option<&[u8]>) -> Option<Option<i64>> {
 
 impl AttributeBuilder {
     fn new(attribute: &Attribute, wire: WireType) -> Result<Self, PostgresError> {
-        let element = match (attribute.list, wire) {
-            (false, WireType::Text | WireType::Int8 | WireType::Float8 | WireType::Uuid) => Some(wire),
-            (true, WireType::TextArray) => Some(WireType::Text),
-            (true, WireType::Float8Array) => Some(WireType::Float8),
-            (false, WireType::TextArray | WireType::Float8Array)
-            | (true, WireType::Text | WireType::Int8 | WireType::Float8 | WireType::Uuid) => None,
-        };
+        let element = if attribute.list { wire.element() } else { Some(wire).filter(|wire| wire.element().is_none()) };
         let scalar =
             element.and_then(|element| ScalarBuilder::new(attribute.scalar, attribute.encoding, element)).ok_or_else(
                 || PostgresError::internal(format!("attribute `{}` cannot come as {wire:?}", attribute.name)),

@@ -8,6 +8,8 @@ use tokio_postgres::error::SqlState;
 pub struct PostgresError {
     kind: PostgresErrorKind,
     message: String,
+    /// The attribute whose stored value it is about.
+    attribute: Option<Box<str>>,
     #[source]
     source: Option<anyhow::Error>,
 }
@@ -29,7 +31,7 @@ pub enum PostgresErrorKind {
 
 impl PostgresError {
     pub(super) fn new(kind: PostgresErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), attribute: None, source: None }
     }
 
     pub(super) fn with_source(mut self, source: impl Into<anyhow::Error>) -> Self {
@@ -41,6 +43,27 @@ impl PostgresError {
         Self::new(PostgresErrorKind::Internal, message)
     }
 
+    /// The failure of a hot statement because a column has another type than the catalog says, when `text` holds its
+    /// message.
+    pub(super) fn other_type(text: &str) -> Option<Self> {
+        let at = text.find(translator::postgres::GUARD)?;
+        let rest = &text[at..];
+        let message = rest.split(['"', '\n']).next().unwrap_or(rest);
+        let message = message.strip_prefix("thermocline: ").unwrap_or(message);
+        Some(Self::new(PostgresErrorKind::Misconfigured, format!("PostgreSQL: {message}")))
+    }
+
+    /// Says which attribute's stored value it is about.
+    pub(super) fn of_attribute(mut self, name: &str) -> Self {
+        self.attribute = Some(name.into());
+        self
+    }
+
+    /// The name of the attribute whose stored value it is about, where there is one.
+    pub fn attribute(&self) -> Option<&str> {
+        self.attribute.as_deref()
+    }
+
     pub fn kind(&self) -> PostgresErrorKind {
         self.kind
     }
@@ -48,6 +71,9 @@ impl PostgresError {
 
 impl From<tokio_postgres::Error> for PostgresError {
     fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(other) = error.as_db_error().and_then(|reported| Self::other_type(reported.message())) {
+            return other.with_source(error);
+        }
         let (kind, message) = match error.as_db_error() {
             Some(reported) => (
                 kind_of_state(reported.code()),

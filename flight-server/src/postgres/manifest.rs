@@ -1,4 +1,4 @@
-//! Rows of the manifest table `lake_file` (design section 2.2).
+//! Rows of the manifest table `lake_file` (docs/contract.md, "Lake files").
 //!
 //! Its `columns JSONB` is a list of the file's top-level columns in file order:
 //!
@@ -119,7 +119,9 @@ fn value_to_json(value: &Value) -> Json {
         Value::Text(text) => json!(text),
         Value::Uuid(id) => json!(uuid::Uuid::from_u128(*id).to_string()),
         Value::Date(days) => json!(days),
-        Value::Timestamp(micros) => json!(micros.to_string()),
+        Value::Timestamp(micros) | Value::Time(micros) => json!(micros.to_string()),
+        // No file's column has bounds of bytes.
+        Value::Blob(_) => Json::Null,
     }
 }
 
@@ -138,7 +140,10 @@ fn value_from_json(json: &Json, file_type: &FileType) -> Option<Value> {
         FileType::Uuid => Value::Uuid(uuid::Uuid::try_parse(json.as_str()?).ok()?.as_u128()),
         FileType::Date => Value::Date(i32::try_from(json.as_i64()?).ok()?),
         FileType::Timestamp { .. } => Value::Timestamp(json.as_str()?.parse().ok()?),
-        FileType::Blob | FileType::FixedBytes16 | FileType::List(_) | FileType::Other(_) => return None,
+        FileType::Time { .. } => Value::Time(json.as_str()?.parse().ok()?),
+        FileType::Null | FileType::Blob | FileType::FixedBytes16 | FileType::List(_) | FileType::Other(_) => {
+            return None;
+        }
     })
 }
 
@@ -192,6 +197,10 @@ fn read_file_type(text: &str) -> FileType {
         "UUID" => FileType::Uuid,
         "DATE" => FileType::Date,
         "JSON" => FileType::Json,
+        "TIME(MILLIS)" => FileType::Time { unit: 3 },
+        "TIME(MICROS)" => FileType::Time { unit: 6 },
+        "TIME(NANOS)" => FileType::Time { unit: 9 },
+        "NULL" => FileType::Null,
         "TIMESTAMP(MILLIS)" => FileType::Timestamp { unit: 3, utc: false },
         "TIMESTAMP(MICROS)" => FileType::Timestamp { unit: 6, utc: false },
         "TIMESTAMP(NANOS)" => FileType::Timestamp { unit: 9, utc: false },
@@ -232,6 +241,7 @@ mod tests {
                 None,
             ),
             column("j", list, None, None),
+            column("n", FileType::Null, None, Some(3)),
             column("k", FileType::Other("INTERVAL".to_owned()), None, None),
         ];
         let text = columns_to_json(&columns).to_string();

@@ -14,7 +14,7 @@ use translator::hot::HotColumn;
 
 use super::Snapshot;
 use super::copy::CopyReader;
-use super::decode::{HotSummary, RowDecoder};
+use super::decode::{HotSummary, RowDecoder, UnreadableRow};
 use super::error::{PostgresError, PostgresErrorKind};
 
 pub(super) type CopyStream = Pin<Box<CopyOutStream>>;
@@ -158,6 +158,17 @@ impl<S: BorrowMut<Snapshot> + Unpin> HotRows<S> {
 
     pub fn schema(&self) -> &SchemaRef {
         self.decoder.schema()
+    }
+
+    /// From here on rows with a value that doesn't fit its declared type are left out; without this they end the stream
+    /// with an error.
+    pub fn leave_unreadable_out(&mut self) {
+        self.decoder.leave_unreadable_out();
+    }
+
+    /// The rows that were left out since the last call, in the order of the statement.
+    pub fn take_unreadable(&mut self) -> Vec<UnreadableRow> {
+        self.decoder.take_unreadable()
     }
 
     /// What was read so far; all of it once the stream has ended.

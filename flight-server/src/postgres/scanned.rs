@@ -1,7 +1,10 @@
 //! Hot rows that DuckDB scanned (`hot_scan = "scan"`): the same decoder as for a COPY, so the same values and errors.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{
+    DataType, Date32Type, Float32Type, Float64Type, Int64Type, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType,
+};
 use translator::catalog::Entity;
 use translator::hot::HotColumn;
 
@@ -56,6 +59,14 @@ fn write_value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<bool,
     match column.data_type() {
         DataType::Int64 => out.extend(column.as_primitive::<Int64Type>().value(row).to_be_bytes()),
         DataType::Float64 => out.extend(column.as_primitive::<Float64Type>().value(row).to_be_bytes()),
+        DataType::Float32 => out.extend(column.as_primitive::<Float32Type>().value(row).to_be_bytes()),
+        DataType::Date32 => out.extend(date(column.as_primitive::<Date32Type>().value(row)).to_be_bytes()),
+        DataType::Time64(TimeUnit::Microsecond) => {
+            out.extend(column.as_primitive::<Time64MicrosecondType>().value(row).to_be_bytes());
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            out.extend(timestamp(column.as_primitive::<TimestampMicrosecondType>().value(row)).to_be_bytes());
+        }
         DataType::Boolean => out.push(u8::from(column.as_boolean().value(row))),
         DataType::Utf8 => out.extend(column.as_string::<i32>().value(row).as_bytes()),
         DataType::Binary => out.extend(column.as_binary::<i32>().value(row)),
@@ -63,6 +74,25 @@ fn write_value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<bool,
         other => return Err(PostgresError::internal(format!("a scan returned a column of {other}"))),
     }
     Ok(true)
+}
+
+/// Days since 2000-01-01, as PostgreSQL counts them. DuckDB's infinities are the ends of its range, as PostgreSQL's are of
+/// its own.
+fn date(days: i32) -> i32 {
+    match days {
+        i32::MAX => i32::MAX,
+        days if days == -i32::MAX => i32::MIN,
+        days => days.saturating_sub(10_957),
+    }
+}
+
+/// Microseconds since 2000-01-01, likewise.
+fn timestamp(micros: i64) -> i64 {
+    match micros {
+        i64::MAX => i64::MAX,
+        micros if micros == -i64::MAX => i64::MIN,
+        micros => micros.saturating_sub(946_684_800_000_000),
+    }
 }
 
 /// A one-dimensional array in the form of `array_send`: dimensions, null flag, element type (which nobody reads), length,
@@ -99,6 +129,9 @@ pub(crate) fn passing_scan_failure() -> PostgresError {
 }
 
 fn sort_failure(text: &str) -> PostgresError {
+    if let Some(other) = PostgresError::other_type(text) {
+        return other;
+    }
     const LOST: [&str; 6] =
         ["connect", "server closed", "terminating", "shutting down", "starting up", "invalid snapshot"];
     const REFUSED: [&str; 4] = ["permission denied", "authentication failed", "does not exist", "not be found"];

@@ -17,16 +17,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
-/// What is asked of the server's certificate (libpq's `sslmode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verification {
-    /// `prefer` and `require` without a root certificate: encryption only.
-    None,
-    /// `verify-ca`: a known authority signed it.
-    Authority,
-    /// `verify-full`: and it names the host.
-    Full,
-}
+use crate::config::postgres_url::Verification;
 
 /// Makes TLS connections to PostgreSQL.
 #[derive(Clone)]

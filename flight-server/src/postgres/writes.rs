@@ -19,6 +19,7 @@ use crate::config::{TableName, TableNames};
 pub enum LockPurpose {
     Flush,
     Compact,
+    Prune,
 }
 
 /// The version of a row that a flush exported.
@@ -68,8 +69,8 @@ pub enum SwapError {
 
 /// A connection of a writer. Its advisory locks last until it is dropped.
 pub struct WriteSession {
-    client: ClientWrapper,
-    tables: TableNames,
+    pub(super) client: ClientWrapper,
+    pub(super) tables: TableNames,
 }
 
 impl std::fmt::Debug for WriteSession {
@@ -84,8 +85,8 @@ impl PostgresSource {
     /// # Errors
     /// Unavailable, Misconfigured.
     pub async fn write_session(&self) -> Result<WriteSession, PostgresError> {
-        // A connection that idled may be dead; a writer starts with one that answers. It is taken from the pool, so that
-        // its locks end with it.
+        // A connection that idled may be dead; a writer starts with one that answers. It is taken from the pool, so
+        // that its locks end with it.
         let mut client = Object::take(self.pool.get().await?);
         if client.simple_query("SELECT 1").await.is_err() {
             self.pool.retain(|_, _| false);
@@ -323,7 +324,7 @@ impl WriteSession {
     }
 }
 
-/// The manifest table of design section 2.2.
+/// The manifest table of docs/contract.md, "Lake files".
 pub fn manifest_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {table} (schema_id SMALLINT NOT NULL, path TEXT NOT NULL, tier TEXT NOT NULL \
@@ -389,6 +390,7 @@ fn lock_namespace(purpose: LockPurpose, change_log: &TableName) -> i32 {
     let purpose = match purpose {
         LockPurpose::Flush => "flush",
         LockPurpose::Compact => "compact",
+        LockPurpose::Prune => "prune",
     };
     // FNV-1a, 32 bits.
     let text = format!("thermocline {purpose} {change_log}");

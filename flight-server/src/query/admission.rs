@@ -1,7 +1,7 @@
 //! Which queries run: permits, the bounded queue, and the register of running queries that cancellation looks into.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +25,14 @@ pub(super) struct Admission {
 
 /// Queries that run or wait, by id. A ticket that is used twice at once makes two queries of one id.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RunningQueries(Arc<Mutex<HashMap<String, Vec<Arc<CancellationToken>>>>>);
+pub(super) struct RunningQueries(Arc<Register>);
+
+#[derive(Debug, Default)]
+struct Register {
+    queries: Mutex<HashMap<String, Vec<Arc<CancellationToken>>>>,
+    /// The server ends, and its queries with it.
+    ended: AtomicBool,
+}
 
 /// A registered query. Dropping it takes it off the register.
 #[derive(Debug)]
@@ -92,7 +99,12 @@ impl Drop for Waiting<'_> {
 impl RunningQueries {
     pub(super) fn register(&self, query_id: &str, timeout: Option<Duration>) -> QueryGuard {
         let token = Arc::new(CancellationToken::new());
-        self.lock().entry(query_id.to_owned()).or_default().push(Arc::clone(&token));
+        let mut queries = self.lock();
+        queries.entry(query_id.to_owned()).or_default().push(Arc::clone(&token));
+        if self.0.ended.load(Ordering::Acquire) {
+            token.cancel();
+        }
+        drop(queries);
         let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
         QueryGuard { query_id: query_id.to_owned(), token, deadline, running: self.clone() }
     }
@@ -105,8 +117,27 @@ impl RunningQueries {
         !tokens.is_empty()
     }
 
+    /// Tells every query to stop, those too that are yet to come: the server ends.
+    pub(super) fn end(&self) {
+        let running = self.lock();
+        self.0.ended.store(true, Ordering::Release);
+        running.values().flatten().for_each(|token| token.cancel());
+    }
+
+    /// Why a query was told to stop.
+    fn reason(&self) -> QueryError {
+        if self.0.ended.load(Ordering::Acquire) {
+            QueryError::new(
+                ErrorKind::Unavailable,
+                "the server ends, and server.drain_limit is over: send the query again",
+            )
+        } else {
+            QueryError::new(ErrorKind::Cancelled, "the query was cancelled")
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Arc<CancellationToken>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +152,7 @@ impl QueryGuard {
         };
         tokio::select! {
             biased;
-            () = self.token.cancelled() => Err(QueryError::new(ErrorKind::Cancelled, "the query was cancelled")),
+            () = self.token.cancelled() => Err(self.running.reason()),
             () = late => {
                 let timeout = self.deadline.map(|(_, timeout)| timeout).unwrap_or_default();
                 let message = format!("timeout: the query ran longer than {timeout:?}; raise the option or narrow the query");
@@ -129,10 +160,6 @@ impl QueryGuard {
             }
             result = work => result,
         }
-    }
-
-    pub(super) fn query_id(&self) -> &str {
-        &self.query_id
     }
 }
 
@@ -177,6 +204,17 @@ mod tests {
         assert!(running.cancel("one"), "the second use of a ticket is still there");
         drop(again);
         assert!(!running.cancel("one"));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_server_stops_those_who_run_and_those_who_come() {
+        let running = RunningQueries::default();
+        let before = running.register("before", None);
+        running.end();
+        for query in [before, running.register("after", None)] {
+            let stopped = query.within(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
+            assert_eq!(stopped.kind(), ErrorKind::Unavailable);
+        }
     }
 
     #[tokio::test(start_paused = true)]

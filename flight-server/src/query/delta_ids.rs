@@ -12,10 +12,12 @@ use translator::options::{Tier, Tiers};
 use translator::planner::wants_delta_ids;
 use translator::quote::duckdb_text;
 
-use super::breaker::Breaker;
-use super::error::{QueryError, Recovery};
-use super::run::{end_by_interrupts, execution_error};
+use super::blame::{execution_error, unreadable};
+use super::error::QueryError;
+use super::run::end_by_interrupts;
 use super::unique_files::{FileKey, key};
+use crate::blame::Blame;
+use crate::breaker::Breaker;
 use crate::engine::Engine;
 use crate::engine::duckdb::{DuckError, InterruptHandle};
 use crate::lake::Lake;
@@ -82,16 +84,9 @@ fn wanted(files: &BTreeMap<i16, Vec<LakeFile>>, tiers: Tiers) -> impl Iterator<I
     files.flatten().filter(|file| file.tier == Tier::Warm && file.row_count <= MAX_FILE_ROWS)
 }
 
-/// DuckDB doesn't always say which file it can't read.
-fn named(error: DuckError, url: &str) -> QueryError {
-    let error = execution_error(error);
-    match error.recovery() {
-        Some(Recovery::WithoutFile(None)) => {
-            QueryError::new(error.kind(), format!("the file `{url}` can't be read: {}", error.message()))
-                .recoverable(Recovery::WithoutFile(Some(url.to_owned())))
-        }
-        _ => error,
-    }
+/// The one file that is read is to blame for what isn't the lake's fault.
+fn read_error(error: DuckError, url: &str) -> QueryError {
+    if Blame::of(&error).may_be_a_files() { unreadable(url.to_owned(), &error) } else { execution_error(error) }
 }
 
 async fn read_ids(engine: &Engine, url: String, lake_breaker: &Arc<Breaker>) -> Result<IdSet, QueryError> {
@@ -105,8 +100,9 @@ async fn read_ids(engine: &Engine, url: String, lake_breaker: &Arc<Breaker>) -> 
     let thread = tokio::task::spawn_blocking(move || connection.query(&sql));
     let mut reading = Reading { thread, interrupt, lake_breaker: Arc::clone(lake_breaker) };
     let read = (&mut reading.thread).await.map_err(QueryError::internal)?;
-    let (_, batches) = read.map_err(|error| named(error, &url))?;
-    Ok(IdSet::new(batches.iter().flat_map(row_ids).collect()))
+    let (_, batches) = read.map_err(|error| read_error(error, &url))?;
+    let ids: Vec<Vec<u128>> = batches.iter().map(row_ids).collect::<Result<_, _>>()?;
+    Ok(IdSet::new(ids.concat()))
 }
 
 /// A read on another thread, which is interrupted when nobody waits for it any more.
@@ -126,13 +122,39 @@ impl<T> Drop for Reading<T> {
     }
 }
 
-/// The ids in the first column of a batch of 16-byte values.
-pub(super) fn row_ids(batch: &RecordBatch) -> Vec<u128> {
+/// The ids in the first column of a batch of 16-byte values, NULL left out.
+///
+/// # Errors
+/// A column of another type, or a value of another size: an id that is overlooked would leave superseded rows in answers.
+pub(super) fn row_ids(batch: &RecordBatch) -> Result<Vec<u128>, QueryError> {
     let column = batch.column(0);
-    let id = |bytes: &[u8]| bytes.try_into().ok().map(u128::from_be_bytes);
+    let id = |bytes: &[u8]| {
+        let bytes = bytes.try_into().map_err(|_| anyhow::anyhow!("a row id has {} bytes", bytes.len()));
+        bytes.map(u128::from_be_bytes).map_err(QueryError::internal)
+    };
     match (column.as_fixed_size_binary_opt(), column.as_binary_opt::<i32>()) {
-        (Some(ids), _) => ids.iter().flatten().filter_map(id).collect(),
-        (None, Some(ids)) => ids.iter().flatten().filter_map(id).collect(),
-        (None, None) => Vec::new(),
+        (Some(ids), _) => ids.iter().flatten().map(id).collect(),
+        (None, Some(ids)) => ids.iter().flatten().map(id).collect(),
+        (None, None) => Err(QueryError::internal(anyhow::anyhow!("row ids came as {}", column.data_type()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, BinaryArray, FixedSizeBinaryArray, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn ids_of_an_unknown_form_are_no_empty_set() {
+        let ids = |column: ArrayRef| row_ids(&RecordBatch::try_from_iter([("row_id", column)]).unwrap());
+        let one = 1_u128.to_be_bytes();
+        assert_eq!(ids(Arc::new(BinaryArray::from(vec![Some(one.as_slice()), None]))).unwrap(), [1]);
+        let fixed = FixedSizeBinaryArray::try_from_iter([one].into_iter()).unwrap();
+        assert_eq!(ids(Arc::new(fixed)).unwrap(), [1]);
+        assert!(ids(Arc::new(StringArray::from(vec!["00000000-0000-0000-0000-000000000001"]))).is_err());
+        assert!(ids(Arc::new(BinaryArray::from(vec![Some(&one[..15])]))).is_err());
     }
 }

@@ -23,10 +23,32 @@ pub enum ErrorKind {
     Cancelled,
     /// The server is set up wrongly (wrong bucket, wrong password, missing table): an operator must act.
     Misconfigured,
+    /// A stored value doesn't fit its declared type: whoever keeps the data must act.
+    UnreadableValue,
     /// The server doesn't do this (writes, transactions).
     Unsupported,
     /// A bug of ours: the client learns the query id and nothing else.
     Internal,
+}
+
+impl ErrorKind {
+    /// Its name in metrics and `system.queries`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InvalidQuery => "invalid_query",
+            Self::NotFound => "not_found",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::Unavailable => "unavailable",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Cancelled => "cancelled",
+            Self::Misconfigured => "misconfigured",
+            Self::UnreadableValue => "unreadable_value",
+            Self::Unsupported => "unsupported",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 /// What a second attempt may do about a failure, as long as no batch was sent.
@@ -38,8 +60,11 @@ pub(crate) enum Recovery {
     NewSnapshot,
     /// S3 refused the credentials in the middle of a read, as it does once they have expired: read with new ones.
     NewCredentials,
-    /// A file can't be read: leave it out, with the client's leave. Its path as DuckDB names it, when DuckDB does.
-    WithoutFile(Option<String>),
+    /// A file can't be read: leave it out, with the client's leave. Its path as DuckDB names it.
+    WithoutFile(String),
+    /// It isn't known whether a file is to blame: files are read one by one until one fails alone. When none does, this is
+    /// what may be done.
+    ProbeFiles { otherwise: Option<Box<Recovery>> },
     /// The lake failed while it was read: hot rows alone, with the client's leave.
     WithoutLake,
     /// DuckDB ran out of memory: PostgreSQL alone, with the client's leave and when it can.
@@ -101,6 +126,15 @@ impl QueryError {
     #[must_use]
     pub(crate) fn recoverable(mut self, recovery: Recovery) -> Self {
         self.retry.get_or_insert_default().recovery = Some(recovery);
+        self
+    }
+
+    /// Takes back what [`Self::recoverable`] said.
+    #[must_use]
+    pub(crate) fn final_failure(mut self) -> Self {
+        if let Some(retry) = &mut self.retry {
+            retry.recovery = None;
+        }
         self
     }
 

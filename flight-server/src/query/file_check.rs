@@ -14,13 +14,13 @@ use super::statement;
 use crate::config::TableNames;
 use crate::engine::ShapeDatabase;
 
-/// What a query over all columns of an entity would say of each file.
+/// What a query over all columns of an entity would say of files: their paths, with the faults.
 pub(crate) fn file_faults(
     shape: &Arc<ShapeDatabase>,
     entity: &Entity,
     files: &[LakeFile],
     tables: &TableNames,
-) -> Result<Vec<String>, QueryError> {
+) -> Result<Vec<(String, String)>, QueryError> {
     let sql = format!("SELECT *, _tier, _deleted_at FROM {}", Ident(&entity.name));
     let bound = statement::bind(shape, &sql, None)?;
     let mut options = QueryOptions::default();
@@ -28,7 +28,7 @@ pub(crate) fn file_faults(
     let tables = tables.plain();
     let fault = |file: &LakeFile| {
         let facts = Facts { files: BTreeMap::from([(entity.schema_id, vec![file.clone()])]), ..Facts::default() };
-        plan(&bound.query, &facts, &options, &tables).err().map(|error| error.to_string())
+        plan(&bound.query, &facts, &options, &tables).err().map(|error| (file.path.clone(), error.to_string()))
     };
     Ok(files.iter().filter_map(fault).collect())
 }

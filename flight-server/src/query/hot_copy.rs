@@ -9,9 +9,10 @@ use translator::emit::hot_table;
 use translator::plan::ReferencePlan;
 use translator::postgres::HotStatement;
 
+use super::blame::execution_error;
 use super::error::QueryError;
-use super::run::execution_error;
-use super::sources::{Sources, statement_error};
+use super::source_errors::statement_error;
+use super::sources::Sources;
 use crate::engine::create_temporary_table;
 use crate::engine::duckdb::{Connection, DuckError};
 use crate::postgres::{HotSummary, PostgresError, Snapshot, hot_schema};

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use translator::emit::hot_table;
-use translator::plan::{HotSource, ReferencePlan};
+use translator::plan::ReferencePlan;
+use translator::postgres::HotStatement;
 
+use super::blame::execution_error;
 use super::error::QueryError;
-use super::run::execution_error;
-use super::sources::statement_error;
+use super::source_errors::statement_error;
 use crate::config::Config;
 use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind};
 use crate::engine::{ScanEngine, ScanSettings, create_temporary_table};
@@ -47,7 +48,8 @@ impl HotScans {
         snapshot: &mut Snapshot,
         index: usize,
         reference: &ReferencePlan,
-        source: &HotSource,
+        statement: &HotStatement,
+        inconsistent_sql: &str,
         connection: &Arc<Connection>,
     ) -> Result<HotSummary, QueryError> {
         let name = snapshot.export().await.map_err(statement_error)?;
@@ -57,7 +59,7 @@ impl HotScans {
         let guard = transaction.connection.interrupt_on_drop();
 
         let connection = Arc::clone(connection);
-        let (entity, statement) = (Arc::clone(&reference.entity), source.statement.clone());
+        let (entity, statement) = (Arc::clone(&reference.entity), statement.clone());
         let scan = move || -> Result<HotSummary, Failure> {
             let table = hot_table(index);
             let schema = hot_schema(&entity, &statement.columns);
@@ -73,9 +75,7 @@ impl HotScans {
         let scanned = tokio::task::spawn_blocking(scan).await.map_err(QueryError::internal)?;
         guard.finish();
         let mut summary = scanned.map_err(query_error)?;
-        if let Some(sql) = &source.scan_inconsistent_sql {
-            summary.inconsistent_rows = snapshot.count(sql).await.map_err(statement_error)?;
-        }
+        summary.inconsistent_rows = snapshot.count(inconsistent_sql).await.map_err(statement_error)?;
         Ok(summary)
     }
 }

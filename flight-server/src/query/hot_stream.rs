@@ -16,7 +16,8 @@ use translator::quote::uuid_text;
 
 use super::error::QueryError;
 use super::run::{RunEvent, RunSummary};
-use super::sources::{HotExecution, statement_error};
+use super::source_errors::statement_error;
+use super::sources::HotExecution;
 use crate::postgres::{HotRows, Snapshot};
 
 /// A running hot query. Dropping it cancels the COPY and closes the snapshot.
@@ -70,14 +71,14 @@ impl HotStream {
             started: Instant::now(),
             first: None,
             summary: RunSummary::default(),
-            execution: HotExecution { rows_scanned: 0, rows_returned: 0, ms: 0.0 },
+            execution: HotExecution { rows_scanned: 0, rows_returned: 0, ms: 0.0, table: None, is_mirrored: false },
             inconsistent_rows: 0,
         })
     }
 
     /// What PostgreSQL delivered so far.
     pub(super) fn execution(&self) -> HotExecution {
-        self.execution
+        self.execution.clone()
     }
 
     /// Live dirty rows without an `entity_main` row, which were left out.

@@ -8,7 +8,8 @@ use translator::lake::LakeFile;
 use translator::options::Tier;
 
 use super::error::QueryError;
-use super::sources::{Sources, lake_error, postgres_error};
+use super::source_errors::{lake_error, postgres_error};
+use super::sources::Sources;
 use crate::config::LakeCatalog;
 use crate::lake::{Superseded, compaction_due};
 use crate::telemetry::{ObservedEntity, ObservedTier};

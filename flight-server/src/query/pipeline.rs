@@ -1,10 +1,13 @@
 //! The pipeline: prepare, plan and execute, each a row of the same stages.
 
+mod delivery;
 mod immediate;
 mod prefer_hot;
+mod probe;
 mod ready;
 mod streaming;
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -19,24 +22,32 @@ use translator::options::QueryOptions;
 use translator::plan::FederatedPlan;
 
 use super::admission::{Admission, RunningQueries};
-use super::breaker::SystemClock;
+use super::bound_memory::BoundMemory;
+use super::explain::Explain;
+use super::interface::{CancelOutcome, QueryPipeline};
 use super::inventory::TierMonitor;
 use super::plan_json::{self, PlanParts};
+use super::record::QueryRecord;
 use super::recovery::{Attempts, RetryBudget};
 use super::run::StuckRuns;
 use super::sources::Sources;
-use super::statement::{self, BoundStatement, Explain};
+use super::statement::{self, BoundStatement};
+use super::unread::UnreadSlots;
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
+use crate::breaker::SystemClock;
 use crate::config::{Config, LakeUrl};
+use crate::engine::SqlVocabulary;
 use crate::engine::duckdb::DuckError;
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase};
 use crate::failpoint::failpoint;
-use crate::flight::{CancelOutcome, QueryPipeline, SqlVocabulary};
 use crate::health::HealthMonitor;
 use crate::lake::{Lake, LakeError};
+use crate::moments::{Moment, MomentFigures, Moments};
 use crate::postgres::{PostgresError, PostgresSource};
 use crate::s3_requests::S3RequestCount;
-use crate::telemetry::{self, Observed, Telemetry};
+use crate::second_reader::DuckDbReader;
+use crate::telemetry::{self, Observed, ObservedMoments, Telemetry};
+use delivery::Delivery;
 use streaming::Streaming;
 
 /// The query pipeline of one server.
@@ -48,6 +59,7 @@ pub struct Pipeline {
 #[derive(Debug)]
 struct Inner {
     shape: Arc<RwLock<Arc<ShapeDatabase>>>,
+    bound: BoundMemory,
     engine: Arc<Engine>,
     sources: Sources,
     admission: Admission,
@@ -57,11 +69,21 @@ struct Inner {
     health: Arc<HealthMonitor>,
     tiers: TierMonitor,
     running: RunningQueries,
+    unread: Arc<UnreadSlots>,
+    idle_timeout: Option<Duration>,
     defaults: QueryOptions,
     pushdown: bool,
     vocabulary: Arc<SqlVocabulary>,
     /// Holds DuckDB's spill files; removed when the server ends.
     _temp_directory: Option<tempfile::TempDir>,
+}
+
+/// What a query gives once it has begun.
+enum Answer {
+    /// All is there, and the slot is free.
+    Ready(QueryStream),
+    /// Holds its slot until the stream ends.
+    Running(QueryStream),
 }
 
 /// Why the pipeline could not be built.
@@ -119,18 +141,23 @@ impl Pipeline {
             lake: access,
         };
         let engine = Arc::new(Engine::open(&settings)?);
+        let lake = lake.with_second_reader(Arc::new(DuckDbReader(Arc::clone(&engine))));
         let shape = ShapeDatabase::new(catalog)?;
         let vocabulary = Arc::new(shape.vocabulary()?);
         let tables = config.postgres.tables.plain();
         let shape = Arc::new(RwLock::new(Arc::new(shape)));
         let catalog_in_force = Arc::clone(&shape);
-        let health = HealthMonitor::new(postgres.clone(), lake.clone(), Arc::clone(&engine), move || {
+        let entities = move || {
             let shape = catalog_in_force.read().unwrap_or_else(PoisonError::into_inner);
             shape.catalog().entities().to_vec()
-        });
+        };
+        let unread = Arc::new(UnreadSlots::new(config.query.max_concurrent));
+        let health =
+            HealthMonitor::new(postgres.clone(), lake.clone(), Arc::clone(&engine), Arc::clone(&unread), entities);
         let sources = Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine), config);
         let inner = Arc::new(Inner {
             shape,
+            bound: BoundMemory::default(),
             stuck: StuckRuns::new(config.query.max_concurrent, sources.lake_breaker()),
             sources,
             engine,
@@ -140,6 +167,8 @@ impl Pipeline {
             retries: RetryBudget::new(Arc::new(SystemClock)),
             tiers: TierMonitor::default(),
             running: RunningQueries::default(),
+            unread,
+            idle_timeout: config.query.idle_timeout,
             defaults: config.query.defaults.clone(),
             pushdown: config.query.pushdown,
             vocabulary,
@@ -158,24 +187,24 @@ impl Pipeline {
         Ok(Self { inner })
     }
 
-    async fn run(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
+    async fn run(&self, request: QueryRequest) -> Result<Answer, QueryError> {
         let inner = Arc::clone(&self.inner);
-        let guard = inner.running.register(&request.query_id, request.options.timeout);
-        let (permit, bound, translation) = guard
-            .within(async {
-                // A wrong query needs no permit to be told so.
-                let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
-                require_values(&bound)?;
-                Ok((inner.admission.acquire().await?, Arc::new(bound), translation))
-            })
-            .await?;
+        // A wrong query needs no permit to be told so.
+        let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
+        require_values(&bound)?;
+        let permit = inner.admission.acquire().await?;
         if Inner::answers_from_shape(&bound) {
-            return guard.within(inner.answer_from_shape(&bound, &request, translation)).await;
+            return inner.answer_from_shape(&bound, &request, translation).await.map(Answer::Ready);
         }
         if bound.explain != Explain::No {
-            return guard.within(inner.explain(&bound, &request, translation, &Arc::new(permit))).await;
+            return inner.explain(&bound, &request, translation, &Arc::new(permit)).await.map(Answer::Ready);
         }
-        Streaming::start(inner, guard, bound, request, translation, permit).await
+        Streaming::start(inner, bound, request, translation, permit).await.map(Answer::Running)
+    }
+
+    /// Tells every query to stop: the server ends.
+    pub fn end_queries(&self) {
+        self.inner.running.end();
     }
 
     /// Probes of the sources of this pipeline.
@@ -210,12 +239,15 @@ impl Inner {
         let duckdbs = requests("duckdb", self.engine.s3_requests());
         Observed {
             queued: self.admission.waiting() as u64,
+            unread: self.unread.count() as u64,
             pool: [pool.max, pool.open, pool.idle, pool.waiting].map(|count| count as u64),
             cached_footers: self.sources.lake.cached_footers() as u64,
+            index: self.sources.indexing.observed(),
             footer_lookups: [footers.hits, footers.misses],
             s3_requests: ours.chain(duckdbs).collect(),
             breakers: vec![("postgres", breakers.postgres), ("lake", breakers.lake)],
             entities: self.tiers.last(),
+            moments: self.sources.moments.as_ref().map(Moments::figures).map(observed_moments).unwrap_or_default(),
         }
     }
 
@@ -232,14 +264,21 @@ impl Inner {
         &self,
         sql: String,
         parameters: Option<RecordBatch>,
-    ) -> Result<(BoundStatement, Duration), QueryError> {
+    ) -> Result<(Arc<BoundStatement>, Duration), QueryError> {
         let shape = self.shape();
         let started = Instant::now();
-        let bound = blocking(move || statement::bind(&shape, &sql, parameters.as_ref()));
-        let mut bound = bound.instrument(tracing::info_span!("translate")).await?;
+        let span = tracing::info_span!("translate");
+        if let Some(bound) = span.in_scope(|| self.bound.get(&shape, &sql, parameters.as_ref())) {
+            return Ok((bound, started.elapsed()));
+        }
+        let (text, values) = (sql.clone(), parameters.clone());
+        let bound = blocking(move || statement::bind(&shape, &text, values.as_ref()));
+        let mut bound = bound.instrument(span).await?;
         if !self.pushdown {
             bound.query = bound.query.without_pushdown();
         }
+        let bound = Arc::new(bound);
+        self.bound.put(&sql, parameters.as_ref(), &bound);
         Ok((bound, started.elapsed()))
     }
 
@@ -248,11 +287,7 @@ impl Inner {
         matches!(bound.query.form, StatementForm::ShowTables | StatementForm::Describe)
     }
 
-    async fn plan_bound(
-        &self,
-        bound: &BoundStatement,
-        options: &QueryOptions,
-    ) -> Result<Option<FederatedPlan>, QueryError> {
+    async fn plan_bound(&self, bound: &BoundStatement, options: &QueryOptions) -> Result<Option<Planned>, QueryError> {
         if Self::answers_from_shape(bound) {
             return Ok(None);
         }
@@ -270,16 +305,39 @@ impl Inner {
         bound: &BoundStatement,
         options: &QueryOptions,
         attempts: &Attempts,
-    ) -> Result<FederatedPlan, QueryError> {
+    ) -> Result<Planned, QueryError> {
         let options = attempts.options(options);
         let (options, note) = self.prefer_hot(bound, &options, attempts.overrides()).await?;
-        let mut plan = self.sources.plan(&bound.query, &options, attempts.overrides()).await?;
+        let overrides = attempts.overrides();
+        // What hot rows alone answer, they answer in a snapshot of the query's own.
+        let overrides = if note.is_some() { Cow::Owned(overrides.by_itself()) } else { Cow::Borrowed(overrides) };
+        let (mut plan, moment) = self.sources.plan(&bound.query, &options, &overrides).await?;
         if let Some(note) = note {
             plan.route_reason = note.reason().to_owned();
             plan.warnings.extend(note.warning());
         }
-        Ok(plan)
+        Ok(Planned { plan, moment })
     }
+}
+
+fn observed_moments(figures: MomentFigures) -> ObservedMoments {
+    ObservedMoments {
+        outcomes: [figures.made, figures.failed],
+        queries: figures.shared,
+        changed_rows: figures.changed_rows,
+        making_microseconds: figures.making,
+        mirror_rows: figures.mirror_rows,
+        mirror_bytes: figures.mirror_bytes,
+        mirror_queries: [figures.hits, figures.misses],
+        audits: [figures.audits - figures.findings, figures.findings],
+    }
+}
+
+/// A plan, and the moment that it is of.
+struct Planned {
+    plan: FederatedPlan,
+    /// `None`: it is of a snapshot of its own, or of files alone.
+    moment: Option<Arc<Moment>>,
 }
 
 /// A panic is its query's failure and nothing else's: unwinding further would take along what shares the connection.
@@ -307,7 +365,7 @@ impl QueryPipeline for Pipeline {
 
     async fn prepare(&self, sql: &str) -> Result<PreparedQuery, QueryError> {
         let (bound, _) = self.inner.bind(sql.to_owned(), None).await?;
-        Ok(PreparedQuery { schema: bound.schema, parameters: bound.parameters })
+        Ok(PreparedQuery { schema: Arc::clone(&bound.schema), parameters: Arc::clone(&bound.parameters) })
     }
 
     async fn plan(&self, request: QueryRequest) -> Result<PlannedQuery, QueryError> {
@@ -320,22 +378,22 @@ impl QueryPipeline for Pipeline {
                 failpoint("query.plan").await;
                 let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
                 require_values(&bound)?;
-                let bound = Arc::new(bound);
                 let started = Instant::now();
                 let plan = inner.plan_bound(&bound, &request.options);
                 let span = telemetry::plan_span();
                 let plan = plan.instrument(span.clone()).await?;
-                if let Some(plan) = &plan {
-                    telemetry::record_plan(&span, plan);
+                if let Some(planned) = &plan {
+                    telemetry::record_plan(&span, &planned.plan);
                 }
                 let statement = match &plan {
-                    Some(plan) => inner.statement(&bound, plan).await?,
+                    Some(planned) => inner.statement(&bound, &planned.plan).await?.sql,
                     None => bound.shape_sql.clone(),
                 };
                 let json = plan_json::planned(&PlanParts {
                     query_id: &request.query_id,
                     sql: &request.sql,
-                    plan: plan.as_ref(),
+                    plan: plan.as_ref().map(|planned| &planned.plan),
+                    moment: plan.as_ref().and_then(|planned| planned.moment.as_deref()),
                     options: &request.options,
                     statement: &statement,
                     translation,
@@ -346,13 +404,21 @@ impl QueryPipeline for Pipeline {
             }))
             .instrument(span)
             .await;
-        planned.inspect_err(|error| inner.telemetry.failed(error))
+        planned.inspect_err(|error| inner.telemetry.failed(error.kind().name()))
     }
 
     async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
-        let record = self.inner.telemetry.start(&request.query_id, &request.sql);
-        match caught(self.run(request)).instrument(record.span()).await {
-            Ok(stream) => Ok(record.watch(stream)),
+        let record = QueryRecord::start(Arc::clone(&self.inner.telemetry), &request.query_id, &request.sql);
+        let guard = self.inner.running.register(&request.query_id, request.options.timeout);
+        match guard.within(caught(self.run(request))).instrument(record.span()).await {
+            Ok(answer) => {
+                let (stream, unread) = match answer {
+                    Answer::Ready(stream) => (stream, None),
+                    Answer::Running(stream) => (stream, Some(Arc::clone(&self.inner.unread))),
+                };
+                let delivery = Delivery { guard, unread, idle_timeout: self.inner.idle_timeout };
+                Ok(delivery.start(record, stream))
+            }
             Err(error) => {
                 record.fail(&error);
                 Err(error)
@@ -377,6 +443,10 @@ fn require_values(bound: &BoundStatement) -> Result<(), QueryError> {
     }
     Err(QueryError::new(
         super::ErrorKind::InvalidQuery,
-        format!("the statement has parameters without values: {}; prepare it and bind one row", names.join(", ")),
+        format!(
+            "the statement has parameters without values: {}; prepare it, bind one row, and go on with the handle that \
+             binding gives (clients older than arrow-go 17, JDBC 17, arrow-flight 51 and ADBC 1.0 don't: update them)",
+            names.join(", ")
+        ),
     ))
 }

@@ -1,19 +1,20 @@
-//! Second attempts: what a query does about a failure as long as no batch was sent (design section 8).
+//! Second attempts: what a query does about a failure as long as no batch was sent (docs/contract.md, "Unavailable
+//! sources").
 //!
 //! Without leave it tries once more where that is safe: from a fresh file set, in a new snapshot, with new credentials.
-//! With leave it leaves out what failed, and says so. Each way is taken once, so that attempts end, but for a fresh file
-//! set, which is taken [`MAX_FRESH_FILES`] times: under steady compaction the next set may lose a file as well. What asks
-//! the failing source again waits a moment and needs a token of the [`RetryBudget`], so that many queries that meet one
-//! dead source don't ask it much more often.
+//! With leave it leaves out what failed, and says so. Each way is taken once, so that attempts end, but for a fresh
+//! file set, which is taken [`MAX_FRESH_FILES`] times: under steady compaction the next set may lose a file as well.
+//! What asks the failing source again waits a moment and needs a token of the [`RetryBudget`], so that many queries
+//! that meet one dead source don't ask it much more often.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use translator::options::{Consistency, QueryOptions, Tier, Tiers};
 
-use super::breaker::Clock;
 use super::error::{QueryError, Recovery};
 use super::sources::{Overrides, Sources, lake_is_missing, postgres_is_missing};
+use crate::breaker::Clock;
 use crate::config::LakeCatalog;
 
 /// Damaged files that one query works around; more mean that the lake itself is broken.
@@ -124,7 +125,7 @@ impl Attempts {
                 self.tried_new_credentials = true;
                 back_off().await;
             }
-            Some(Recovery::WithoutFile(Some(file)))
+            Some(Recovery::WithoutFile(file))
                 if options.allow_partial && self.overrides.excluded_files.len() < MAX_EXCLUDED_FILES =>
             {
                 let path = sources.lake.relative_path(&file);
@@ -147,6 +148,8 @@ impl Attempts {
             Some(Recovery::WithoutDuckDb) if may_leave_lake => {
                 tracing::warn!(%error, "DuckDB failed: answering from PostgreSQL alone, if it can");
                 self.only_hot = true;
+                // PostgreSQL answers whole only in a snapshot of the query's own.
+                self.overrides.by_itself = true;
                 self.overrides.degraded.missing_tiers.extend([Tier::Warm, Tier::Cold]);
                 self.overrides.degraded.reasons.push("DuckDB ran out of memory or disk".to_owned());
                 self.overrides.warnings.push(

@@ -8,12 +8,12 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use translator::DATA_ERROR;
 
-use super::breaker::Breaker;
-use super::error::{ErrorKind, QueryError, Recovery};
+use super::blame::execution_error;
+use super::error::QueryError;
 use super::threads::QueryThread;
-use crate::engine::duckdb::{Connection, DuckError, DuckErrorKind, InterruptHandle, ProfileNode};
+use crate::breaker::Breaker;
+use crate::engine::duckdb::{Connection, InterruptHandle, ProfileNode};
 
 /// Chunks of DuckDB (2,048 rows) are put together until they hold about this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -275,103 +275,4 @@ impl Pending {
 /// A chunk with exactly the schema that the client was promised.
 pub(super) fn conform(chunk: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
     crate::conform::conform(chunk, schema).map_err(QueryError::internal)
-}
-
-/// An error of DuckDB while it runs a statement of ours.
-pub(super) fn execution_error(error: DuckError) -> QueryError {
-    let text = error.text();
-    if let Some((_, message)) = text.split_once(DATA_ERROR) {
-        return QueryError::new(ErrorKind::Misconfigured, message.to_owned());
-    }
-    if let Some(file) = damaged_file(text) {
-        let named = file.as_deref().map_or_else(String::new, |file| format!("the file `{file}` can't be read: "));
-        return QueryError::new(ErrorKind::Unavailable, format!("{named}{text}"))
-            .recoverable(Recovery::WithoutFile(file));
-    }
-    match error.kind {
-        DuckErrorKind::Value => QueryError::new(ErrorKind::InvalidQuery, text),
-        DuckErrorKind::OutOfMemory => QueryError::new(
-            ErrorKind::LimitExceeded,
-            format!("memory_limit: {text}; narrow the query, or raise duckdb.memory_limit or temp_directory_limit"),
-        )
-        .recoverable(Recovery::WithoutDuckDb),
-        DuckErrorKind::Interrupted => QueryError::new(ErrorKind::Cancelled, text),
-        // Whatever it was passed: most likely an answer of the lake.
-        DuckErrorKind::Lost => QueryError::new(ErrorKind::Unavailable, text).recoverable(Recovery::FreshFiles),
-        DuckErrorKind::Io => {
-            let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
-            // Queries write nowhere else: the disk is full, or the directory can't be used.
-            if has(&["duckdb_temp_", "Failed to create directory"]) {
-                let message = format!("duckdb.temp_directory: {text}; narrow the query, or raise duckdb.memory_limit");
-                return QueryError::new(ErrorKind::LimitExceeded, message).recoverable(Recovery::WithoutDuckDb);
-            }
-            if has(&["HTTP 403", "HTTP 401"]) {
-                // Who may list and not read is set up wrongly; that is no outage.
-                let message = format!("the lake can't be read: access is denied: {text}");
-                return QueryError::new(ErrorKind::Misconfigured, message);
-            }
-            let recovery = if has(&["No such file", "HTTP 404", "404 (Not Found)", "No files found"]) {
-                Recovery::FreshFiles
-            } else if has(&["HTTP 400"]) {
-                // So S3 says that temporary credentials have expired.
-                Recovery::NewCredentials
-            } else {
-                Recovery::WithoutLake
-            };
-            QueryError::new(ErrorKind::Unavailable, format!("the lake can't be read: {text}")).recoverable(recovery)
-        }
-        // The query was bound before: what fails now is ours.
-        DuckErrorKind::Binder | DuckErrorKind::Parser | DuckErrorKind::Permission | DuckErrorKind::Other => {
-            QueryError::internal(error)
-        }
-    }
-}
-
-/// Whether DuckDB found a Parquet file broken: the file's name if the message tells it.
-#[expect(clippy::option_option, reason = "a damaged file whose name isn't told is damaged too")]
-fn damaged_file(text: &str) -> Option<Option<String>> {
-    if let Some((_, rest)) = text.split_once("Failed to read file \"") {
-        return Some(rest.split_once('"').map(|(file, _)| file.to_owned()));
-    }
-    if let Some((_, rest)) = text.split_once("No magic bytes found at end of file '") {
-        return Some(rest.split_once('\'').map(|(file, _)| file.to_owned()));
-    }
-    let signs =
-        ["TProtocolException", "Invalid Parquet", "Parquet file", "parquet file", "ecompression failure", "Thrift"];
-    signs.iter().any(|sign| text.contains(sign)).then_some(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_tell_what_a_second_attempt_may_do() {
-        let of = |kind, message: &str| execution_error(DuckError { kind, message: message.to_owned() });
-        let damaged = of(
-            DuckErrorKind::Value,
-            "Invalid Input Error: Failed to read file \"/lake/base/1/a.parquet\": ZSTD Decompression failure",
-        );
-        assert_eq!(damaged.kind(), ErrorKind::Unavailable);
-        assert_eq!(damaged.recovery(), Some(&Recovery::WithoutFile(Some("/lake/base/1/a.parquet".to_owned()))));
-        let vanished =
-            of(DuckErrorKind::Io, "IO Error: Cannot open file \"/lake/a.parquet\": No such file or directory");
-        assert_eq!(vanished.recovery(), Some(&Recovery::FreshFiles));
-        let denied = of(DuckErrorKind::Io, "HTTP Error: HTTP GET error on 'x' (HTTP 503)");
-        assert_eq!((denied.kind(), denied.recovery()), (ErrorKind::Unavailable, Some(&Recovery::WithoutLake)));
-        let disk = of(
-            DuckErrorKind::Io,
-            "IO Error: Could not write file \"/t/duckdb_temp_storage_S64K-0.tmp\": No space left",
-        );
-        assert_eq!((disk.kind(), disk.recovery()), (ErrorKind::LimitExceeded, Some(&Recovery::WithoutDuckDb)));
-        let expired = of(DuckErrorKind::Io, "HTTP Error: HTTP GET error reading 'x' (HTTP 400 Bad Request)");
-        assert_eq!((expired.kind(), expired.recovery()), (ErrorKind::Unavailable, Some(&Recovery::NewCredentials)));
-        let denied = of(DuckErrorKind::Io, "HTTP Error: HTTP GET error reading 'x' (HTTP 403 Forbidden)");
-        assert_eq!((denied.kind(), denied.recovery()), (ErrorKind::Misconfigured, None));
-        let memory = of(DuckErrorKind::OutOfMemory, "Out of Memory Error: could not allocate block");
-        assert_eq!((memory.kind(), memory.recovery()), (ErrorKind::LimitExceeded, Some(&Recovery::WithoutDuckDb)));
-        let value = of(DuckErrorKind::Value, "Conversion Error: Could not convert string 'x' to INT32");
-        assert_eq!((value.kind(), value.recovery()), (ErrorKind::InvalidQuery, None));
-        assert_eq!(of(DuckErrorKind::Binder, "Binder Error: nope").kind(), ErrorKind::Internal);
-    }
 }

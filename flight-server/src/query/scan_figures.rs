@@ -50,8 +50,9 @@ pub(super) struct ScanFigures {
 }
 
 /// Columns that a scan may read of any file; the last ones are the file's path, by which the window strategy breaks ties,
-/// and the row's number, by which row groups are left out.
-const COMMON: [&str; 6] = ["row_id", "created_at", "changed_at", "deleted_at", "_tc_path", "file_row_number"];
+/// and the places of file and row, by which row groups and rows are left out.
+const COMMON: [&str; 7] =
+    ["row_id", "created_at", "changed_at", "deleted_at", "_tc_path", "file_row_number", "file_index"];
 
 /// Figures of each source, in their order; `None` where no scan ran or DuckDB didn't measure. When scans can't be told
 /// apart the first of their sources has the figures of all, and the others `None`.

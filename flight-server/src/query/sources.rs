@@ -1,4 +1,4 @@
-//! Facts and rows from the sources, in the order that makes an answer right (design section 3.1).
+//! Facts and rows from the sources, in the order that makes an answer right (docs/contract.md, "Snapshot first").
 //!
 //! ```text
 //! known listing ── snapshot ──┬─ dirty ids ─▶ temporary tables
@@ -6,36 +6,41 @@
 //! footers ── plan ── hot rows ─▶ temporary tables ── end of the snapshot
 //! ```
 //!
-//! A flush publishes its files before it marks rows flushed. So a row that isn't dirty in the snapshot has its file in a
-//! listing made afterwards; and when that listing equals one made before, no file is newer than the snapshot either.
+//! A flush publishes its files before it marks rows flushed. So a row that isn't dirty in the snapshot has its file in
+//! a listing made afterwards; and when that listing equals one made before, no file is newer than the snapshot either.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use futures::future::try_join_all;
 use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use translator::Query;
-use translator::catalog::Entity;
-use translator::emit::dirty_table;
+use translator::catalog::{Column, Entity};
+use translator::emit::{dirty_table, hot_table};
 use translator::hot_query::{HotOutput, HotQuery};
 use translator::lake::{IdSet, LakeFile};
 use translator::options::{Consistency, QueryOptions, Tier};
-use translator::plan::{Degradation, FederatedPlan};
+use translator::plan::{Degradation, FederatedPlan, HotAccess, MirrorTable};
 use translator::planner::{Facts, PlanError, plan};
 use translator::postgres::{TableNames, dirty_count_sql, dirty_ids_condition, dirty_ids_sql};
 
-use super::breaker::{Breaker, Clock, Refused, SystemClock};
 use super::delta_ids::{DeltaIds, row_ids};
 use super::error::{ErrorKind, QueryError, Recovery};
 use super::hot_scan::HotScans;
+use super::indexing::{DirtyIds, EntityPositions, Indexing};
+use super::source_errors::{
+    POSTGRES_LEAVE, breaker_error, lake_error, list_error, postgres_error, silence, statement_error,
+};
 use super::unique_files::UniqueFiles;
-use crate::config::{Config, LakeCatalog};
+use crate::breaker::{Breaker, Clock, SystemClock};
+use crate::config::{Config, LakeCatalog, MergeChoice};
 use crate::engine::Engine;
 use crate::engine::duckdb::Connection;
-use crate::lake::{Lake, LakeError, LakeErrorKind, Listing};
-use crate::postgres::{PostgresError, PostgresErrorKind, PostgresSource, Snapshot, dirty_ids_schema};
+use crate::lake::{Lake, LakeError, LakeErrorKind};
+use crate::moments::{EntityListings, Listings, Moment, MomentSources, Moments};
+use crate::postgres::{PhysicalColumns, PostgresErrorKind, PostgresSource, Reader, Snapshot, dirty_ids_schema};
+use crate::versions::HiddenPositions;
 
 /// New snapshots are taken this often when files keep arriving.
 const SNAPSHOT_ATTEMPTS: usize = 6;
@@ -47,13 +52,16 @@ pub(super) struct Sources {
     pub(super) lake: Lake,
     pub(super) lake_catalog: LakeCatalog,
     pub(super) tables: TableNames,
-    /// The last listing of each entity's files in force, by `schema_id`.
-    known: Mutex<HashMap<i16, Listing>>,
+    pub(super) listings: Arc<Listings>,
+    /// `None`: every query reads PostgreSQL by itself.
+    pub(super) moments: Option<Moments>,
     delta_ids: DeltaIds,
     pub(super) unique_files: UniqueFiles,
+    pub(super) indexing: Indexing,
+    window_only: bool,
     scans: HotScans,
     engine: Arc<Engine>,
-    postgres_breaker: Breaker,
+    postgres_breaker: Arc<Breaker>,
     lake_breaker: Arc<Breaker>,
     /// A statement that brings nothing for this long is taken for lost: PostgreSQL's own limit, and some.
     silence_limit: Option<Duration>,
@@ -76,9 +84,16 @@ pub(super) struct Overrides {
     pub(super) excluded_files: BTreeSet<String>,
     pub(super) degraded: Degradation,
     pub(super) warnings: Vec<String>,
+    /// No shared moment: the query needs a snapshot of its own.
+    pub(super) by_itself: bool,
 }
 
 impl Overrides {
+    /// The same in a snapshot of the query's own.
+    pub(super) fn by_itself(&self) -> Self {
+        Self { by_itself: true, ..self.clone() }
+    }
+
     fn facts(&self) -> Facts {
         Facts { degraded: self.degraded.clone(), warnings: self.warnings.clone(), ..Facts::default() }
     }
@@ -92,11 +107,15 @@ pub(super) struct BreakerStates {
 }
 
 /// What one source delivered, for the plan's `execution`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct HotExecution {
     pub(super) rows_scanned: u64,
     pub(super) rows_returned: u64,
     pub(super) ms: f64,
+    /// The table that DuckDB scans for them; `None` where PostgreSQL answers alone.
+    pub(super) table: Option<String>,
+    /// Whether the rows were in memory, so that PostgreSQL wasn't asked for them.
+    pub(super) is_mirrored: bool,
 }
 
 /// A plan whose hot rows wait in the connection's temporary tables.
@@ -107,6 +126,37 @@ pub(super) struct Loaded {
     pub(super) hot: Vec<HotExecution>,
     /// With [`FederatedPlan::hot_query`]: the open snapshot that answers it.
     pub(super) snapshot: Option<Snapshot>,
+    /// Positions that scans leave out, by `schema_id`, of entities whose positions are known.
+    pub(super) hidden: BTreeMap<i16, Arc<HiddenPositions>>,
+    /// The moment that the query reads; its rows stay as long as this is held.
+    pub(super) moment: Option<Arc<Moment>>,
+}
+
+/// What a query's facts come from, and where its hot rows are.
+enum Access {
+    /// PostgreSQL isn't asked.
+    FilesAlone,
+    /// A snapshot of the query's own, still open.
+    Snapshot(Box<Snapshot>),
+    /// What other queries read as well.
+    Moment(Arc<Moment>),
+}
+
+/// What a plan is made from, and what it takes to run it.
+struct Gathered {
+    facts: Facts,
+    access: Access,
+    /// Positions that scans leave out, by `schema_id`, of entities whose positions are known.
+    hidden: BTreeMap<i16, Arc<HiddenPositions>>,
+}
+
+/// How far the gathering of facts goes.
+#[derive(Clone, Copy)]
+enum Depth<'a> {
+    /// For a plan that is shown: what may cost much is left out.
+    Plan,
+    /// For a plan that runs: dirty ids go into this connection.
+    Run(&'a Arc<Connection>),
 }
 
 impl Sources {
@@ -119,20 +169,36 @@ impl Sources {
         config: &Config,
     ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let breaker = || Breaker::new(config.breaker.clone(), Arc::clone(&clock));
+        let breaker = || Arc::new(Breaker::new(config.breaker.clone(), Arc::clone(&clock)));
+        let (postgres_breaker, lake_breaker) = (breaker(), breaker());
+        let silence_limit = config.postgres.statement_timeout.map(|limit| limit + config.postgres.connect_timeout);
+        let listings = Arc::new(Listings::new(lake.clone(), Arc::clone(&lake_breaker)));
+        let sources = MomentSources {
+            postgres: postgres.clone(),
+            postgres_breaker: Arc::clone(&postgres_breaker),
+            tables: tables.clone(),
+            lake_catalog,
+            listings: Arc::clone(&listings),
+            store: Arc::clone(engine.mirrors()),
+            silence_limit,
+        };
+        let index_directory = config.cache.directory(engine.temp_directory());
         Self {
+            indexing: Indexing::new(config, Arc::clone(&engine), lake.duckdb_root(), &index_directory),
+            window_only: config.query.merge == MergeChoice::Window,
             postgres,
             lake,
             lake_catalog,
             tables,
-            known: Mutex::default(),
+            listings,
+            moments: Moments::new(sources, &config.hot),
             delta_ids: DeltaIds::default(),
             unique_files: UniqueFiles::default(),
             scans: HotScans::new(config, engine.temp_directory()),
             engine,
-            postgres_breaker: breaker(),
-            lake_breaker: Arc::new(breaker()),
-            silence_limit: config.postgres.statement_timeout.map(|limit| limit + config.postgres.connect_timeout),
+            postgres_breaker,
+            lake_breaker,
+            silence_limit,
         }
     }
 
@@ -155,26 +221,18 @@ impl Sources {
         query: &Query,
         options: &QueryOptions,
         overrides: &Overrides,
-    ) -> Result<FederatedPlan, QueryError> {
-        let entities = entities(query);
-        let mut facts = overrides.facts();
-        let snapshot = self.begin(&entities, options, &mut facts).await?;
-        if let Some(mut snapshot) = snapshot {
-            if options.tiers.contains(Tier::Hot) {
-                let dirty = self
-                    .unless_silent(self.count_dirty(query, &entities, &mut snapshot, options.tiers.any_lake()))
-                    .await?;
-                (facts.dirty_rows, facts.dirty_ids) = (dirty.rows, dirty.ids);
+    ) -> Result<(FederatedPlan, Option<Arc<Moment>>), QueryError> {
+        let Gathered { facts, access, .. } = self.gather(query, options, overrides, Depth::Plan).await?;
+        let plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
+        self.refuse_lossy_columns(&plan, &access)?;
+        match access {
+            Access::FilesAlone => Ok((plan, None)),
+            Access::Snapshot(snapshot) => {
+                self.finish(*snapshot).await?;
+                Ok((plan, None))
             }
-            self.unless_silent(self.files_of_manifest(&entities, &mut snapshot, options, &mut facts)).await?;
-            self.finish(snapshot).await?;
+            Access::Moment(moment) => Ok((plan, Some(moment))),
         }
-        let listings = if self.lists(options) { self.list_all(&entities, options, &mut facts).await? } else { None };
-        if let Some(listings) = listings {
-            self.files_of_listings(listings, options, &mut facts).await?;
-        }
-        facts.delta_ids = self.delta_ids.known(&facts.files, options.tiers);
-        plan(query, &facts, options, &self.tables).map_err(plan_error)
     }
 
     /// Whether the hot rows alone fill the LIMIT of a query, at this moment.
@@ -185,7 +243,7 @@ impl Sources {
         Ok(suffices)
     }
 
-    /// Plans a query and loads its dirty ids and hot rows into temporary tables of `connection`.
+    /// Plans a query and loads its dirty ids and hot rows into temporary tables of `connection`, unless a moment has them.
     pub(super) async fn load(
         &self,
         query: &Query,
@@ -193,33 +251,90 @@ impl Sources {
         overrides: &Overrides,
         connection: &Arc<Connection>,
     ) -> Result<Loaded, QueryError> {
+        let Gathered { facts, mut access, hidden } =
+            self.gather(query, options, overrides, Depth::Run(connection)).await?;
+        let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
+        self.refuse_lossy_columns(&plan, &access)?;
+        if let Some(sql) = plan.hot_query.as_ref().and_then(|hot_query| hot_query.inconsistent_sql.as_ref())
+            && let Access::Snapshot(snapshot) = &mut access
+        {
+            let inconsistent = self.unless_silent(snapshot.count(sql).map_err(statement_error)).await?;
+            if inconsistent > 0 {
+                plan.warnings.push(self.inconsistency(&plan.references[0].entity, inconsistent));
+            }
+        }
+        let (hot, snapshot, moment) = match access {
+            Access::FilesAlone => (Vec::new(), None, None),
+            Access::Snapshot(snapshot) if plan.hot_query.is_some() => (Vec::new(), Some(*snapshot), None),
+            Access::Snapshot(snapshot) => (self.load_hot_rows(*snapshot, &mut plan, connection).await?, None, None),
+            Access::Moment(moment) => (mirrored_executions(&plan), None, Some(moment)),
+        };
+        Ok(Loaded { plan, hot, snapshot, hidden, moment })
+    }
+
+    /// The facts of the moment, in the order that makes an answer right.
+    async fn gather(
+        &self,
+        query: &Query,
+        options: &QueryOptions,
+        overrides: &Overrides,
+        depth: Depth<'_>,
+    ) -> Result<Gathered, QueryError> {
         let entities = entities(query);
         let mut facts = overrides.facts();
+        let access = match self.facts_of_moment(query, &entities, options, overrides, &mut facts).await? {
+            Some(moment) => Access::Moment(moment),
+            None => match self.facts_by_itself(query, &entities, options, depth, &mut facts).await? {
+                Some(snapshot) => Access::Snapshot(Box::new(snapshot)),
+                None => Access::FilesAlone,
+            },
+        };
+        for files in facts.files.values_mut() {
+            files.retain(|file| !overrides.excluded_files.contains(&file.path));
+        }
+        let has_all_dirty = matches!(access, Access::Moment(_));
+        let hidden = self.position_facts(query, options, &mut facts, depth, has_all_dirty).await?;
+        facts.delta_ids = match depth {
+            Depth::Plan => self.delta_ids.known(&facts.files, options.tiers),
+            Depth::Run(_) => {
+                let unknown = facts.files.iter().filter(|(schema_id, _)| !hidden.contains_key(*schema_id));
+                let unknown: BTreeMap<i16, Vec<LakeFile>> = unknown.map(|(id, files)| (*id, files.clone())).collect();
+                self.delta_ids.of(&unknown, options.tiers, &self.engine, &self.lake, &self.lake_breaker).await?
+            }
+        };
+        Ok(Gathered { facts, access, hidden })
+    }
+
+    /// Facts in a snapshot of the query's own, which stays open for its hot rows.
+    async fn facts_by_itself(
+        &self,
+        query: &Query,
+        entities: &[Arc<Entity>],
+        options: &QueryOptions,
+        depth: Depth<'_>,
+        facts: &mut Facts,
+    ) -> Result<Option<Snapshot>, QueryError> {
         // Taken before the snapshot: a listing that another query makes from here on may be newer than it.
-        let mut before = if self.lists(options) { self.known_listings(&entities) } else { None };
-        let mut snapshot = self.begin(&entities, options, &mut facts).await?;
+        let mut before = if self.lists(options) { self.listings.known(entities) } else { None };
+        let mut snapshot = self.begin(entities, options, facts).await?;
         for attempt in 1.. {
             let ids = async {
                 match &mut snapshot {
-                    // Without files there is nothing to discard.
-                    Some(snapshot) if !options.tiers.any_lake() => {
-                        self.unless_silent(self.count_dirty(query, &entities, snapshot, false)).await
-                    }
                     Some(snapshot) if options.tiers.contains(Tier::Hot) => {
-                        self.load_dirty_ids(query, &entities, snapshot, connection).await
+                        self.dirty_sets(query, entities, snapshot, options.tiers.any_lake(), depth).await
                     }
                     _ => Ok(DirtySets::default()),
                 }
             };
-            let listed = async {
-                if self.lists(options) { self.list_all(&entities, options, &mut facts).await } else { Ok(None) }
-            };
+            let listed =
+                async { if self.lists(options) { self.list_all(entities, options, facts).await } else { Ok(None) } };
             let (dirty, listings) = futures::join!(ids, listed);
             let (dirty, listings) = (dirty?, listings?);
             (facts.dirty_rows, facts.dirty_ids) = (dirty.rows, dirty.ids);
-            let settled = snapshot.is_none() || listings.is_none() || before == listings;
-            if settled || attempt == SNAPSHOT_ATTEMPTS {
-                if !settled {
+            let is_settled = snapshot.is_none() || listings.is_none() || before == listings;
+            // A plan that is shown may be of two moments.
+            if is_settled || matches!(depth, Depth::Plan) || attempt == SNAPSHOT_ATTEMPTS {
+                if !is_settled && matches!(depth, Depth::Run(_)) {
                     facts.warnings.push(
                         "files kept arriving while the snapshot was taken: the answer may mix two moments; the manifest \
                          catalog avoids this"
@@ -227,38 +342,87 @@ impl Sources {
                     );
                 }
                 if let Some(listings) = listings {
-                    self.files_of_listings(listings, options, &mut facts).await?;
+                    self.files_of_listings(listings, options, facts).await?;
                 }
                 break;
             }
             before = listings;
-            snapshot = self.begin(&entities, options, &mut facts).await?;
+            snapshot = self.begin(entities, options, facts).await?;
         }
         if let Some(snapshot) = &mut snapshot {
-            self.unless_silent(self.files_of_manifest(&entities, snapshot, options, &mut facts)).await?;
+            self.unless_silent(self.files_of_manifest(entities, snapshot, options, facts)).await?;
         }
-        for files in facts.files.values_mut() {
-            files.retain(|file| !overrides.excluded_files.contains(&file.path));
-        }
-        let ids = self.delta_ids.of(&facts.files, options.tiers, &self.engine, &self.lake, &self.lake_breaker);
-        facts.delta_ids = ids.await?;
-        let mut plan = plan(query, &facts, options, &self.tables).map_err(plan_error)?;
-        if let Some(sql) = plan.hot_query.as_ref().and_then(|hot_query| hot_query.inconsistent_sql.as_ref())
-            && let Some(snapshot) = &mut snapshot
-        {
-            let inconsistent = self.unless_silent(snapshot.count(sql).map_err(statement_error)).await?;
-            if inconsistent > 0 {
-                plan.warnings.push(self.inconsistency(&plan.references[0].entity, inconsistent));
+        Ok(snapshot)
+    }
+
+    /// What the version index knows of the files that the facts name, dirty rows taken into account. For a plan that no query
+    /// runs by, counts without dirty rows will do.
+    async fn position_facts(
+        &self,
+        query: &Query,
+        options: &QueryOptions,
+        facts: &mut Facts,
+        depth: Depth<'_>,
+        has_all_dirty: bool,
+    ) -> Result<BTreeMap<i16, Arc<HiddenPositions>>, QueryError> {
+        facts.window_only = self.window_only;
+        let mut hidden = BTreeMap::new();
+        for entity in entities(query) {
+            let schema_id = entity.schema_id;
+            let Some(files) = facts.files.get(&schema_id) else { continue };
+            let is_dirty = facts.dirty_rows.get(&schema_id).is_some_and(|rows| *rows > 0);
+            let dirty = match (is_dirty, facts.dirty_ids.get(&schema_id)) {
+                (false, _) => None,
+                (true, Some(ids)) => Some(DirtyIds {
+                    ids: Arc::clone(ids),
+                    are_all: has_all_dirty || condition(query, &entity).is_none(),
+                }),
+                (true, None) if matches!(depth, Depth::Plan) => None,
+                // Dirty rows that nobody named can't be left out by position.
+                (true, None) => continue,
+            };
+            let found = self.indexing.positions(query, schema_id, files, dirty, options).await?;
+            if let Some(EntityPositions { facts: found, hidden: positions }) = found {
+                facts.positions.insert(schema_id, found);
+                hidden.insert(schema_id, positions);
             }
         }
-        if plan.hot_query.is_some() {
-            return Ok(Loaded { plan, hot: Vec::new(), snapshot });
+        Ok(hidden)
+    }
+
+    /// The dirty rows that can matter, in a snapshot.
+    async fn dirty_sets(
+        &self,
+        query: &Query,
+        entities: &[Arc<Entity>],
+        snapshot: &mut Snapshot,
+        any_lake: bool,
+        depth: Depth<'_>,
+    ) -> Result<DirtySets, QueryError> {
+        match depth {
+            // Without files there is nothing to discard.
+            Depth::Run(connection) if any_lake => self.load_dirty_ids(query, entities, snapshot, connection).await,
+            Depth::Run(_) | Depth::Plan => {
+                self.unless_silent(self.count_dirty(query, entities, snapshot, any_lake)).await
+            }
         }
-        let hot = match snapshot {
-            Some(snapshot) => self.load_hot_rows(snapshot, &mut plan, connection).await?,
-            None => Vec::new(),
-        };
-        Ok(Loaded { plan, hot, snapshot: None })
+    }
+
+    /// A column of a type whose values PostgreSQL can't deliver and compare without loss is refused before it is asked for.
+    fn refuse_lossy_columns(&self, plan: &FederatedPlan, access: &Access) -> Result<(), QueryError> {
+        // What is in memory came through.
+        let Access::Snapshot(snapshot) = access else { return Ok(()) };
+        let physical: &PhysicalColumns = snapshot.physical();
+        let tables = self.postgres.tables();
+        for reference in &plan.references {
+            let Some(source) = &reference.hot else { continue };
+            let is_scan = matches!(source.access, HotAccess::Scan { .. }) && plan.hot_query.is_none();
+            let reader = if is_scan { Reader::Scan } else { Reader::Statement };
+            let hot_query = plan.hot_query.iter().flat_map(|hot_query| &hot_query.statement.reads);
+            let reads: Vec<Column> = source.statement.reads.iter().chain(hot_query).copied().collect();
+            physical.check(tables, &reference.entity, &reads, reader).map_err(postgres_error)?;
+        }
+        Ok(())
     }
 
     /// Loads the hot rows of each reference into its temporary table and ends the snapshot.
@@ -272,11 +436,24 @@ impl Sources {
         for (index, reference) in plan.references.iter().enumerate() {
             let Some(source) = &reference.hot else { continue };
             let started = Instant::now();
-            let summary = if source.scan_inconsistent_sql.is_some() {
-                let scan = self.scans.load(&mut snapshot, index, reference, source, connection);
-                self.unless_silent(scan).await?
-            } else {
-                self.copy_hot_rows(&mut snapshot, index, reference, &source.statement, connection).await?
+            let summary = match &source.access {
+                HotAccess::Copy => {
+                    self.copy_hot_rows(&mut snapshot, index, reference, &source.statement, connection).await?
+                }
+                HotAccess::Scan { inconsistent_sql } => {
+                    let scan = self.scans.load(
+                        &mut snapshot,
+                        index,
+                        reference,
+                        &source.statement,
+                        inconsistent_sql,
+                        connection,
+                    );
+                    self.unless_silent(scan).await?
+                }
+                HotAccess::Mirror(_) => {
+                    return Err(QueryError::internal(anyhow::anyhow!("rows in memory are no part of a snapshot")));
+                }
             };
             if summary.inconsistent_rows > 0 {
                 plan.warnings.push(self.inconsistency(&reference.entity, summary.inconsistent_rows));
@@ -285,6 +462,8 @@ impl Sources {
                 rows_scanned: summary.rows_scanned,
                 rows_returned: summary.rows_returned,
                 ms: started.elapsed().as_secs_f64() * 1000.0,
+                table: Some(hot_table(index)),
+                is_mirrored: false,
             });
         }
         self.finish(snapshot).await?;
@@ -292,19 +471,21 @@ impl Sources {
     }
 
     pub(super) fn inconsistency(&self, entity: &Entity, rows: u64) -> String {
-        format!("{}: {rows} dirty rows have no {} row and were left out", entity.name, self.tables.entity_main)
+        let table = entity.own_table().map_or(self.tables.entity_main.as_str(), |table| table.name.as_str());
+        format!("{}: {rows} dirty rows have no {table} row and were left out", entity.name)
     }
 
     /// Forgets what is known of the file set: a file has vanished.
     pub(super) fn forget_listings(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.listings.forget();
     }
 
-    fn lists(&self, options: &QueryOptions) -> bool {
+    pub(super) fn lists(&self, options: &QueryOptions) -> bool {
         options.tiers.any_lake() && self.lake_catalog == LakeCatalog::Listing
     }
 
-    /// Opens a snapshot when the query needs PostgreSQL; `None` also when PostgreSQL is down and the options give leave.
+    /// Opens a snapshot when the query needs PostgreSQL; `None` also when PostgreSQL is down and the options give
+    /// leave.
     async fn begin(
         &self,
         entities: &[Arc<Entity>],
@@ -318,19 +499,28 @@ impl Sources {
         }
         match self.open_snapshot().await {
             Ok(snapshot) => Ok(Some(snapshot)),
-            Err(error)
-                if error.kind() == ErrorKind::Unavailable
-                    && options.consistency == Consistency::Eventual
-                    && options.tiers.any_lake()
-                    && !facts.degraded.missing_tiers.contains(&Tier::Cold)
-                    && !manifest =>
-            {
-                tracing::warn!(%error, "PostgreSQL is unavailable: answering from files alone");
-                postgres_is_missing(&mut facts.degraded, &mut facts.warnings);
-                Ok(None)
-            }
-            Err(error) => Err(error),
+            Err(error) => self.postgres_is_down(error, options, facts).map(|()| None),
         }
+    }
+
+    /// Degrades to the files when the options give leave, before anything was read.
+    pub(super) fn postgres_is_down(
+        &self,
+        error: QueryError,
+        options: &QueryOptions,
+        facts: &mut Facts,
+    ) -> Result<(), QueryError> {
+        let may_leave = error.kind() == ErrorKind::Unavailable
+            && error.recovery().is_none()
+            && options.consistency == Consistency::Eventual
+            && self.lists(options)
+            && !facts.degraded.missing_tiers.contains(&Tier::Cold);
+        if !may_leave {
+            return Err(error);
+        }
+        tracing::warn!(%error, "PostgreSQL is unavailable: answering from files alone");
+        postgres_is_missing(&mut facts.degraded, &mut facts.warnings);
+        Ok(())
     }
 
     #[tracing::instrument(name = "snapshot", skip_all)]
@@ -358,10 +548,7 @@ impl Sources {
     ) -> Result<T, QueryError> {
         let result = match self.silence_limit {
             None => work.await,
-            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-                let message = format!("PostgreSQL has not answered for {limit:?}{POSTGRES_LEAVE}");
-                Err(QueryError::new(ErrorKind::Unavailable, message).recoverable(Recovery::NewSnapshot))
-            }),
+            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(silence(limit))),
         };
         if result.as_ref().is_err_and(|error| error.recovery() == Some(&Recovery::NewSnapshot)) {
             self.postgres_breaker.record_failure();
@@ -392,50 +579,21 @@ impl Sources {
     }
 
     /// Lists every entity; `None` when the lake is down and the options give leave.
-    #[tracing::instrument(name = "list", skip_all, fields(entities = entities.len(), files))]
     async fn list_all(
         &self,
         entities: &[Arc<Entity>],
         options: &QueryOptions,
         facts: &mut Facts,
-    ) -> Result<Option<BTreeMap<i16, Listing>>, QueryError> {
-        let attempt = match self.lake_breaker.attempt() {
-            Ok(attempt) => attempt,
-            Err(refused) => {
-                let error = breaker_error("the lake", LAKE_LEAVE, refused);
-                return self.lake_is_down(error, options, facts).map(|()| None);
-            }
-        };
-        let lists =
-            entities.iter().map(|entity| async { Ok((entity.schema_id, self.lake.list_in_force(entity).await?)) });
-        match try_join_all(lists).await {
-            Ok(listings) => {
-                attempt.succeeded();
-                let listings: BTreeMap<i16, Listing> = listings.into_iter().collect();
-                let files: usize = listings.values().map(|listing| listing.files.len()).sum();
-                tracing::Span::current().record("files", files);
-                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.extend(listings.iter().map(|(schema_id, listing)| (*schema_id, listing.clone())));
-                Ok(Some(listings))
-            }
-            Err(error) => {
-                if is_outage(&error) {
-                    attempt.failed();
-                }
-                self.lake_is_down(lake_error(error), options, facts).map(|()| None)
-            }
+    ) -> Result<Option<EntityListings>, QueryError> {
+        match self.listings.list(entities).await {
+            Ok(listings) => Ok(Some(listings)),
+            Err(error) => self.lake_is_down(list_error(&error), options, facts).map(|()| None),
         }
     }
 
-    /// The listings that are known of all these entities.
-    fn known_listings(&self, entities: &[Arc<Entity>]) -> Option<BTreeMap<i16, Listing>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        entities.iter().map(|entity| Some((entity.schema_id, known.get(&entity.schema_id)?.clone()))).collect()
-    }
-
-    async fn files_of_listings(
+    pub(super) async fn files_of_listings(
         &self,
-        listings: BTreeMap<i16, Listing>,
+        listings: EntityListings,
         options: &QueryOptions,
         facts: &mut Facts,
     ) -> Result<(), QueryError> {
@@ -470,7 +628,12 @@ impl Sources {
     }
 
     /// Degrades to the hot tier when the options give leave.
-    fn lake_is_down(&self, error: QueryError, options: &QueryOptions, facts: &mut Facts) -> Result<(), QueryError> {
+    pub(super) fn lake_is_down(
+        &self,
+        error: QueryError,
+        options: &QueryOptions,
+        facts: &mut Facts,
+    ) -> Result<(), QueryError> {
         let is_outage = error.kind() == ErrorKind::Unavailable && error.recovery().is_none();
         if !is_outage || !options.allow_partial || !options.tiers.contains(Tier::Hot) {
             return Err(error);
@@ -486,7 +649,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Counts the dirty rows that can matter. With files to choose among, a condition on ids makes the ids worth knowing.
+    /// Counts the dirty rows that can matter. With files to choose among, a condition on ids makes the ids worth
+    /// knowing.
     async fn count_dirty(
         &self,
         query: &Query,
@@ -502,7 +666,7 @@ impl Sources {
                 let mut stream = snapshot.dirty_ids(&sql).await.map_err(statement_error)?;
                 let mut known = KnownIds::default();
                 while let Some(batch) = stream.try_next().await.map_err(statement_error)? {
-                    known.add(&batch);
+                    known.add(&batch)?;
                 }
                 sets.insert(entity, stream.total(), Some(known));
             } else {
@@ -525,8 +689,14 @@ impl Sources {
             let sql = dirty_ids_sql(&self.tables, entity.schema_id, condition(query, entity).as_deref());
             let mut stream = self.unless_silent(snapshot.dirty_ids(&sql).map_err(statement_error)).await?;
             let mut known = KnownIds::default();
-            let mut seen = stream.by_ref().inspect_ok(|batch| known.add(batch));
+            let mut added = Ok(());
+            let mut seen = stream.by_ref().inspect_ok(|batch| {
+                if added.is_ok() {
+                    added = known.add(batch);
+                }
+            });
             self.append_all(connection, dirty_table(entity.schema_id), dirty_ids_schema(), &mut seen).await?;
+            added?;
             sets.insert(entity, stream.total(), Some(known));
         }
         Ok(sets)
@@ -538,10 +708,11 @@ impl Sources {
 struct KnownIds(Vec<u128>);
 
 impl KnownIds {
-    fn add(&mut self, batch: &RecordBatch) {
+    fn add(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
         if self.0.len() < MAX_KNOWN_IDS {
-            self.0.extend(row_ids(batch));
+            self.0.extend(row_ids(batch)?);
         }
+        Ok(())
     }
 }
 
@@ -577,18 +748,21 @@ fn is_outage(error: &LakeError) -> bool {
     *error.kind() == LakeErrorKind::Unavailable
 }
 
-const POSTGRES_LEAVE: &str = "; with consistency = eventual the files alone answer";
-const LAKE_LEAVE: &str = "; with allow_partial = true the hot rows alone answer";
-
-fn breaker_error(source: &str, leave: &str, refused: Refused) -> QueryError {
-    let when = match refused.retry_after {
-        Duration::ZERO => "a probe is under way".to_owned(),
-        wait => format!("the next attempt is in {:.1} s", wait.as_secs_f64()),
+/// The hot sources of a plan that reads a moment: all in memory.
+fn mirrored_executions(plan: &FederatedPlan) -> Vec<HotExecution> {
+    let hot = plan.references.iter().filter_map(|reference| reference.hot.as_ref());
+    let mirrors = hot.filter_map(|source| match &source.access {
+        HotAccess::Mirror(mirror) => Some(mirror),
+        HotAccess::Copy | HotAccess::Scan { .. } => None,
+    });
+    let execution = |mirror: &MirrorTable| HotExecution {
+        rows_scanned: mirror.rows,
+        rows_returned: mirror.rows - mirror.inconsistent_rows,
+        ms: 0.0,
+        table: Some(mirror.name.clone()),
+        is_mirrored: true,
     };
-    let message = format!("{source} failed repeatedly and isn't asked for now ({when}){leave}");
-    // The verdict of a probe is soon there.
-    let hint = refused.retry_after.max(Duration::from_secs(1));
-    QueryError::new(ErrorKind::Unavailable, message).retry_after(hint)
+    mirrors.map(execution).collect()
 }
 
 /// Whether the hot rows of a snapshot fill the LIMIT of a query that PostgreSQL can answer whole.
@@ -613,41 +787,13 @@ fn entities(query: &Query) -> Vec<Arc<Entity>> {
     references.map(|reference| Arc::clone(&reference.entity)).collect()
 }
 
-/// An error of a statement in an open snapshot: when the connection is lost, a new snapshot may do better.
-pub(super) fn statement_error(error: PostgresError) -> QueryError {
-    let lost = error.kind() == PostgresErrorKind::Unavailable;
-    let error = postgres_error(error);
-    if lost { error.recoverable(Recovery::NewSnapshot) } else { error }
-}
-
-pub(super) fn postgres_error(error: PostgresError) -> QueryError {
-    let (kind, hint) = match error.kind() {
-        PostgresErrorKind::Unavailable => (ErrorKind::Unavailable, POSTGRES_LEAVE),
-        PostgresErrorKind::Misconfigured | PostgresErrorKind::Data => (ErrorKind::Misconfigured, ""),
-        PostgresErrorKind::StatementTimeout => (ErrorKind::DeadlineExceeded, "; raise postgres.statement_timeout"),
-        PostgresErrorKind::Internal => return QueryError::internal(error),
-    };
-    QueryError::new(kind, format!("{error}{hint}")).with_source(error)
-}
-
-pub(super) fn lake_error(error: LakeError) -> QueryError {
-    let vanished = matches!(error.kind(), LakeErrorKind::NotFound { .. });
-    let (kind, hint) = match error.kind() {
-        LakeErrorKind::Unavailable => (ErrorKind::Unavailable, LAKE_LEAVE),
-        LakeErrorKind::Corrupt { .. } => (ErrorKind::Unavailable, "; with allow_partial = true it is left out"),
-        LakeErrorKind::NotFound { .. } => (ErrorKind::Unavailable, ""),
-        LakeErrorKind::Misconfigured => (ErrorKind::Misconfigured, ""),
-    };
-    let error = QueryError::new(kind, format!("{error}{hint}")).with_source(error);
-    if vanished { error.recoverable(Recovery::FreshFiles) } else { error }
-}
-
 fn plan_error(error: PlanError) -> QueryError {
     let kind = match error {
         PlanError::TooManyRows { .. } => ErrorKind::LimitExceeded,
-        PlanError::MissingColumn { .. } | PlanError::WrongType { .. } | PlanError::UnreadableName { .. } => {
-            ErrorKind::Misconfigured
-        }
+        PlanError::MissingColumn { .. }
+        | PlanError::WrongType { .. }
+        | PlanError::AmbiguousColumn { .. }
+        | PlanError::UnreadableName { .. } => ErrorKind::Misconfigured,
     };
     QueryError::new(kind, error.to_string())
 }

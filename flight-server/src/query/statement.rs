@@ -7,10 +7,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use translator::emit::emit_for_binding;
 use translator::{ParsedStatement, Query, TranslateError, TranslateErrorKind};
 
+use super::blame::translate_error;
 use super::error::{ErrorKind, QueryError};
+use super::explain::{Explain, split_explain};
 use super::parameters;
 use crate::engine::ShapeDatabase;
-use crate::engine::duckdb::{DuckError, DuckErrorKind};
+use crate::engine::duckdb::{DuckError, DuckErrorKind, Parameter};
 use crate::engine::shape::Bound;
 
 /// A statement that may run, with the schema of its result.
@@ -29,20 +31,13 @@ pub(super) struct BoundStatement {
     pub(super) shape_sql: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Explain {
-    No,
-    Plan,
-    Analyze,
-}
-
 /// Parses, admits and binds a statement. Blocks for a moment.
 pub(super) fn bind(
     shape: &Arc<ShapeDatabase>,
     sql: &str,
     values: Option<&RecordBatch>,
 ) -> Result<BoundStatement, QueryError> {
-    let (explain, body_at) = split_explain(sql);
+    let (explain, body_at) = split_explain(sql)?;
     let body = &sql[body_at..];
     let serialized = shape.parse(body).map_err(|error| bind_error(&error, sql, body_at))?;
     let statement = ParsedStatement::parse(&serialized)
@@ -51,16 +46,12 @@ pub(super) fn bind(
     let (query, shape_sql, bound) = bind_tree(shape, &text, statement.clone(), true)?;
     let (query, shape_sql, bound) = match values {
         None => (query, shape_sql, bound),
-        Some(values) => {
-            let mut statement = statement.clone();
-            parameters::substitute(&mut statement, &parameter_types(&bound.parameters), values, shape)?;
-            bind_tree(shape, &text, statement, false)?
-        }
+        Some(values) => bind_values(shape, &text, &statement, &bound, values)?,
     };
     let answer = match (explain, &bound.schema) {
         (_, Some(schema)) => nullable(schema),
         (Explain::No, None) => nullable(&*assumed_schema(shape, &text, &statement, &bound)?),
-        (Explain::Plan | Explain::Analyze, None) => explain_schema(),
+        (Explain::Plan(_) | Explain::Analyze(_), None) => explain_schema(),
     };
     let schema = if explain == Explain::No { Arc::clone(&answer) } else { explain_schema() };
     Ok(BoundStatement {
@@ -71,6 +62,30 @@ pub(super) fn bind(
         parameters: parameter_schema(&bound.parameters),
         shape: Arc::clone(shape),
         shape_sql,
+    })
+}
+
+/// Binds a statement again with its parameters' values.
+fn bind_values(
+    shape: &ShapeDatabase,
+    text: &UserText<'_>,
+    statement: &ParsedStatement,
+    bound: &Bound,
+    values: &RecordBatch,
+) -> Result<(Query, String, Bound), QueryError> {
+    let values = parameters::read(&statement.parameters, &bound.parameters, values)?;
+    let bind = |reading: &dyn Fn(&parameters::ParameterValue) -> &str| {
+        let mut statement = statement.clone();
+        parameters::substitute(&mut statement, &values, reading, shape)?;
+        bind_tree(shape, text, statement, false)
+    };
+    bind(&|value| &value.sql).or_else(|error| {
+        // Where nothing tells the type, texts and bytes may be ids: `row_id = ANY(?)`.
+        if error.kind() == ErrorKind::InvalidQuery && values.iter().any(|value| value.as_ids.is_some()) {
+            bind(&|value| value.as_ids.as_deref().unwrap_or(&value.sql)).map_err(|_| error)
+        } else {
+            Err(error)
+        }
     })
 }
 
@@ -99,10 +114,8 @@ fn bind_tree(
     let query = translator::translate(statement, shape.catalog())
         .map_err(|error| translate_error(error.shifted(text.body_at)))?;
 
-    // The user's own text is bound where it can be, so that errors point into it. The entities' tables there have no
-    // hidden columns, `system` is no schema of DuckDB, and values are only in the tree.
-    let uses_system = query.system_tables.iter().any(|table| table.schema == "system");
-    let shape_sql = if query.uses_hidden_columns() || uses_system || !as_written {
+    // The user's own text is bound where it can be, so that errors point into it. Values are only in the tree.
+    let shape_sql = if !query.binds_as_written || !as_written {
         let print = |tree: &serde_json::Value| print(shape, tree);
         emit_for_binding(&query, &|placeholder| shape.name(&query, placeholder), &print).map_err(translate_error)?
     } else {
@@ -124,11 +137,10 @@ fn assumed_schema(
     statement: &ParsedStatement,
     bound: &Bound,
 ) -> Result<SchemaRef, QueryError> {
-    let inferred = parameter_types(&bound.parameters);
     let mut refusal = None;
     for unknown in ["''", "NULL"] {
         let mut assumed = statement.clone();
-        parameters::assume(&mut assumed, &inferred, unknown, shape)?;
+        parameters::assume(&mut assumed, &bound.parameters, unknown, shape)?;
         match bind_tree(shape, text, assumed, false) {
             Ok((_, _, Bound { schema: Some(schema), .. })) => return Ok(schema),
             Ok(_) => {}
@@ -152,27 +164,18 @@ pub(super) fn print(shape: &ShapeDatabase, tree: &serde_json::Value) -> Result<S
 /// Parameters as clients are told of them; they may bind any other type. JDBC alone binds only what it is told, takes no
 /// value for an unknown type, and writes milliseconds into whatever unit a time has: so a parameter whose type can't be
 /// inferred is called text, and times are told in milliseconds, which is what entities store.
-fn parameter_schema(parameters: &[(String, Option<SchemaRef>)]) -> SchemaRef {
-    let told = |field: &Arc<Field>| {
-        let data_type = match field.data_type() {
-            DataType::Null => DataType::Utf8,
-            DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
-            DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
-            // Arrow's own enum: whatever else it has is told as it is.
-            other => other.clone(),
-        };
-        field.as_ref().clone().with_data_type(data_type)
+fn parameter_schema(parameters: &[Parameter]) -> SchemaRef {
+    let told = |data_type: &DataType| match data_type {
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+        DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+        // Arrow's own enum: whatever else it has is told as it is.
+        other => other.clone(),
     };
-    Arc::new(Schema::new(parameter_types(parameters).fields().iter().map(told).collect::<Vec<_>>()))
-}
-
-/// Name and type of each parameter; the type Null where DuckDB can't tell.
-fn parameter_types(parameters: &[(String, Option<SchemaRef>)]) -> Schema {
-    let field = |(name, schema): &(String, Option<SchemaRef>)| {
-        let data_type = schema.as_ref().map_or(DataType::Null, |schema| schema.field(0).data_type().clone());
+    let field = |Parameter { name, schema, .. }: &Parameter| {
+        let data_type = schema.as_ref().map_or(DataType::Utf8, |schema| told(schema.field(0).data_type()));
         Field::new(format!("${name}"), data_type, true)
     };
-    Schema::new(parameters.iter().map(field).collect::<Vec<_>>())
+    Arc::new(Schema::new(parameters.iter().map(field).collect::<Vec<_>>()))
 }
 
 /// The same columns, nullable and without metadata.
@@ -189,49 +192,6 @@ fn explain_schema() -> SchemaRef {
     ]))
 }
 
-/// Cuts EXPLAIN or EXPLAIN ANALYZE off: the parser gives no tree for them. The offset is where the query starts.
-fn split_explain(sql: &str) -> (Explain, usize) {
-    let start = skip_blanks(sql, 0);
-    let Some(after) = keyword(sql, start, "EXPLAIN") else { return (Explain::No, 0) };
-    let after = skip_blanks(sql, after);
-    match keyword(sql, after, "ANALYZE") {
-        Some(end) => (Explain::Analyze, end),
-        None => (Explain::Plan, after),
-    }
-}
-
-fn keyword(sql: &str, at: usize, word: &str) -> Option<usize> {
-    let end = at + word.len();
-    let matches = sql.get(at..end)?.eq_ignore_ascii_case(word);
-    let continues = sql[end..].starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
-    (matches && !continues).then_some(end)
-}
-
-/// Skips white space and comments.
-fn skip_blanks(sql: &str, mut at: usize) -> usize {
-    loop {
-        let rest = &sql[at..];
-        let trimmed = rest.trim_start();
-        at += rest.len() - trimmed.len();
-        if trimmed.starts_with("--") {
-            at += trimmed.find('\n').unwrap_or(trimmed.len());
-        } else if let Some(comment) = trimmed.strip_prefix("/*") {
-            at += comment.find("*/").map_or(trimmed.len(), |end| end + 4);
-        } else {
-            return at;
-        }
-    }
-}
-
-pub(super) fn translate_error(error: TranslateError) -> QueryError {
-    let kind = match error.kind {
-        TranslateErrorKind::Syntax | TranslateErrorKind::Refused => ErrorKind::InvalidQuery,
-        TranslateErrorKind::UnknownTable => ErrorKind::NotFound,
-        TranslateErrorKind::Internal => return QueryError::internal(error),
-    };
-    QueryError::new(kind, error.message).at(error.position)
-}
-
 /// An error of binding over the shape database. `body_at` is where the bound text starts in the user's SQL, or
 /// `usize::MAX` when the bound text isn't the user's own.
 fn bind_error(error: &DuckError, sql: &str, body_at: usize) -> QueryError {
@@ -245,20 +205,5 @@ fn bind_error(error: &DuckError, sql: &str, body_at: usize) -> QueryError {
         }
         DuckErrorKind::Permission => QueryError::new(ErrorKind::InvalidQuery, "the query reaches outside the entities"),
         DuckErrorKind::Interrupted | DuckErrorKind::Lost | DuckErrorKind::Io => QueryError::internal(error.clone()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn explain_is_cut_off() {
-        assert_eq!(split_explain("SELECT 1"), (Explain::No, 0));
-        assert_eq!(split_explain(" explain\tselect 1"), (Explain::Plan, 9));
-        assert_eq!(split_explain("EXPLAIN ANALYZE SELECT 1"), (Explain::Analyze, 15));
-        assert_eq!(split_explain("-- x\n/* y */ EXPLAIN /**/ ANALYZE SELECT 1").0, Explain::Analyze);
-        assert_eq!(split_explain("EXPLAINED"), (Explain::No, 0));
-        assert_eq!(split_explain("/* open"), (Explain::No, 0));
     }
 }

@@ -1,45 +1,26 @@
-//! Tables of the `system` schema (design section 8) and their shapes, and the rows of all tables that the server fills.
+//! Tables of the `system` schema (docs/operations.md) and their shapes, and the rows of all tables that the server
+//! fills.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int16Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use translator::SystemTable;
 use translator::lake::LakeFile;
 use translator::options::{QueryOptions, Tier};
 use translator::quote::uuid_text;
+use translator::{SHOW_TABLES, SystemTable};
 
+use super::blame::execution_error;
 use super::error::QueryError;
-use super::run::execution_error;
 use super::sources::Sources;
 use crate::engine::ShapeDatabase;
 use crate::health::{HealthMonitor, HealthReport};
 use crate::lake::{Superseded, compaction_due};
+use crate::moments::{MomentEntry, Moments};
 use crate::telemetry::{QueryEntry, Telemetry};
-
-/// Name and columns (DuckDB types) of each table of the `system` schema.
-pub(crate) const SHAPES: [(&str, &str); 5] = [
-    ("options", "name VARCHAR, value VARCHAR"),
-    (
-        "queries",
-        "query_id VARCHAR, started_at TIMESTAMPTZ, state VARCHAR, route VARCHAR, total_ms DOUBLE, translation_ms DOUBLE, \
-         planning_ms DOUBLE, execution_ms DOUBLE, streaming_ms DOUBLE, \"rows\" BIGINT, bytes BIGINT, degraded BOOLEAN, \
-         error_kind VARCHAR, error VARCHAR, sql VARCHAR, plan VARCHAR",
-    ),
-    (
-        "files",
-        "entity VARCHAR, schema_id SMALLINT, tier VARCHAR, path VARCHAR, \"rows\" BIGINT, bytes BIGINT, min_row_id VARCHAR, \
-         max_row_id VARCHAR, min_changed_at TIMESTAMPTZ, max_changed_at TIMESTAMPTZ, unique_rows BOOLEAN, superseded_rows BIGINT",
-    ),
-    (
-        "tiers",
-        "entity VARCHAR, schema_id SMALLINT, tier VARCHAR, \"rows\" BIGINT, bytes BIGINT, files BIGINT, \
-         oldest_changed_at TIMESTAMPTZ, newest_changed_at TIMESTAMPTZ, lag_seconds DOUBLE, superseded_rows BIGINT, compaction VARCHAR",
-    ),
-    ("health", "source VARCHAR, status VARCHAR, reason VARCHAR, ms DOUBLE, breaker VARCHAR, checked_at TIMESTAMPTZ"),
-];
 
 /// What the tables are filled from.
 pub(super) struct SystemSources<'a> {
@@ -55,9 +36,16 @@ pub(super) async fn rows(
     from: &SystemSources<'_>,
     table: &SystemTable,
 ) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-    if table.schema == "information_schema" {
-        let (shape, name) = (Arc::clone(from.shape), table.table.clone());
-        let asked = tokio::task::spawn_blocking(move || shape.information_schema(&name).map_err(execution_error));
+    if table.schema != "system" {
+        let (shape, table) = (Arc::clone(from.shape), table.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let rows = if (table.schema.as_str(), table.table.as_str()) == SHOW_TABLES {
+                shape.entity_names()
+            } else {
+                shape.information_schema(&table.table)
+            };
+            rows.map_err(execution_error)
+        });
         return asked.await.map_err(QueryError::internal)?;
     }
     let columns = match table.table.as_str() {
@@ -67,8 +55,10 @@ pub(super) async fn rows(
         "tiers" => tiers(from).await?,
         "health" => {
             let breakers = from.sources.breakers();
-            health(&*from.health.report().await, &[("postgres", breakers.postgres), ("lake", breakers.lake)])
+            let off = from.sources.moments.as_ref().map(Moments::switched_off).unwrap_or_default();
+            health(&*from.health.report().await, &[("postgres", breakers.postgres), ("lake", breakers.lake)], &off)
         }
+        "moments" => shared_moments(from),
         unknown => return Err(QueryError::internal(anyhow::anyhow!("system.{unknown} has no rows to give"))),
     };
     let fields: Vec<Field> =
@@ -219,7 +209,6 @@ async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
             });
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
     let lags = rows.iter().map(|row| row.lag_ms.map(|lag| lag as f64 / 1000.0));
     Ok(vec![
         ("entity", texts(rows.iter().map(|row| Some(row.entity.as_str())))),
@@ -236,15 +225,45 @@ async fn tiers(from: &SystemSources<'_>) -> Result<Columns, QueryError> {
     ])
 }
 
-fn health(report: &HealthReport, breakers: &[(&str, &'static str)]) -> Columns {
+/// The last moments, as far as they are about entities of this catalog.
+fn shared_moments(from: &SystemSources<'_>) -> Columns {
+    let recent = from.sources.moments.as_ref().map(Moments::recent).unwrap_or_default();
+    let now = chrono::Utc::now().timestamp_millis();
+    let catalog = from.shape.catalog();
+    let known = |entry: &MomentEntry| {
+        let names = entry.entities.iter().filter(|name| catalog.entity(name).is_some());
+        names.map(String::as_str).collect::<Vec<_>>().join(", ")
+    };
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
+    let ages = recent.iter().map(|entry| Some(now.saturating_sub(entry.made_at).max(0) as f64));
+    vec![
+        ("id", counts(recent.iter().map(|entry| Some(entry.id)))),
+        ("snapshot", texts(recent.iter().map(|entry| Some(entry.snapshot.as_str()).filter(|text| !text.is_empty())))),
+        ("made_at", moments(recent.iter().map(|entry| Some(entry.made_at)))),
+        ("age_ms", numbers(ages)),
+        ("made_ms", numbers(recent.iter().map(|entry| Some(entry.took.as_secs_f64() * 1000.0)))),
+        ("entities", texts(recent.iter().map(|entry| Some(known(entry))))),
+        ("changed_rows", counts(recent.iter().map(|entry| Some(entry.changed_rows)))),
+        ("shared", counts(recent.iter().map(|entry| Some(entry.shared.load(Ordering::Relaxed))))),
+        ("error", texts(recent.iter().map(|entry| entry.error.as_deref()))),
+    ]
+}
+
+/// A line a source, and one for each entity whose copy in memory is switched off.
+fn health(report: &HealthReport, breakers: &[(&str, &'static str)], off: &[(String, String)]) -> Columns {
     let breaker = |name: &str| breakers.iter().find(|(source, _)| *source == name).map(|(_, state)| *state);
     let sources = || report.sources.iter();
+    let lines = off.len();
+    let mirrors = || off.iter().map(|(entity, _)| Some(format!("mirror of {entity}")));
+    let reasons =
+        sources().map(|source| source.state.clone().err()).chain(off.iter().map(|(_, why)| Some(why.clone())));
+    let took = sources().map(|source| Some(source.took.as_secs_f64() * 1000.0));
     vec![
-        ("source", texts(sources().map(|source| Some(source.name)))),
-        ("status", texts(sources().map(|source| Some(source.status())))),
-        ("reason", texts(sources().map(|source| source.state.clone().err()))),
-        ("ms", numbers(sources().map(|source| Some(source.took.as_secs_f64() * 1000.0)))),
-        ("breaker", texts(sources().map(|source| breaker(source.name)))),
-        ("checked_at", moments(sources().map(|_| Some(report.checked_at)))),
+        ("source", texts(sources().map(|source| Some(source.name.to_owned())).chain(mirrors()))),
+        ("status", texts(sources().map(|source| Some(source.status())).chain(off.iter().map(|_| Some("off"))))),
+        ("reason", texts(reasons)),
+        ("ms", numbers(took.chain(std::iter::repeat_n(None, lines)))),
+        ("breaker", texts(sources().map(|source| breaker(source.name)).chain(std::iter::repeat_n(None, lines)))),
+        ("checked_at", moments(std::iter::repeat_n(Some(report.checked_at), report.sources.len() + lines))),
     ]
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::AsArray;
+use translator::emit::unique_rows_statement;
 use translator::lake::LakeFile;
 use translator::options::Tier;
-use translator::quote::duckdb_text;
 
 use crate::engine::Engine;
 use crate::engine::duckdb::DuckError;
@@ -41,17 +41,17 @@ impl UniqueFiles {
                 let key = key(file);
                 if !known.contains_key(&key) {
                     known.insert(key.clone(), None);
-                    unknown.push(key);
+                    unknown.push((key, unique_rows_statement(file, lake_root)));
                 }
             }
         }
         if unknown.is_empty() {
             return;
         }
-        let (this, engine, lake_root) = (self.clone(), Arc::clone(engine), lake_root.to_owned());
+        let (this, engine) = (self.clone(), Arc::clone(engine));
         tokio::task::spawn_blocking(move || {
-            for key in unknown {
-                match is_unique(&engine, &format!("{lake_root}/{}", key.0)) {
+            for (key, statement) in unknown {
+                match is_unique(&engine, &statement) {
                     Ok(unique) => {
                         this.lock().insert(key, Some(unique));
                     }
@@ -73,12 +73,9 @@ pub(super) fn key(file: &LakeFile) -> FileKey {
     (file.path.clone(), file.bytes, file.etag.clone())
 }
 
-fn is_unique(engine: &Engine, url: &str) -> Result<bool, DuckError> {
-    let sql = format!(
-        "SELECT count(*) = count(DISTINCT row_id) FROM read_parquet([{}], hive_partitioning = false)",
-        duckdb_text(url)
-    );
-    let (_, batches) = engine.connect()?.query(&sql)?;
+/// Runs a statement that tells whether rows are unique. An answer that isn't a boolean proves nothing.
+fn is_unique(engine: &Engine, statement: &str) -> Result<bool, DuckError> {
+    let (_, batches) = engine.connect()?.query(statement)?;
     Ok(batches.first().is_some_and(|batch| batch.column(0).as_boolean_opt().is_some_and(|unique| unique.value(0))))
 }
 

@@ -1,7 +1,6 @@
 //! Where measures and logs go: standard error, Prometheus' registry, and an OTLP collector.
 
 use std::io::IsTerminal;
-use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, filter, reload};
 
 use super::Telemetry;
-use super::metrics::Instruments;
+use super::metrics::{Instruments, Now};
 use super::otlp::{self, OtlpSettings, OtlpTarget, Signal};
 use crate::config::{LogFormat, TelemetryConfig};
 
@@ -187,15 +186,15 @@ fn metered(
         provider = provider.with_periodic_exporter(exporter);
     }
     let provider = provider.build();
-    let (observer, in_flight) = (Arc::new(OnceLock::new()), Arc::new(AtomicI64::new(0)));
-    let instruments = Instruments::new(&provider.meter("thermocline"), &observer, &in_flight);
+    let (observer, now) = (Arc::new(OnceLock::new()), Now::default());
+    let instruments = Instruments::new(&provider.meter("thermocline"), &observer, &now);
     let telemetry = Telemetry {
         instruments,
         _provider: provider.clone(),
         registry,
         recent: Mutex::default(),
         observer,
-        in_flight,
+        now,
         slow_query: config.slow_query,
     };
     Ok((Arc::new(telemetry), provider))

@@ -8,7 +8,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use serde_json::Value as Json;
 
 /// Every metric, by its name.
-pub const METRIC_NAMES: [&str; 22] = [
+pub const METRIC_NAMES: [&str; 37] = [
     "fed_query_latency_histogram",
     "fed_query_row_count",
     "fed_query_pushdown_efficiency",
@@ -18,6 +18,7 @@ pub const METRIC_NAMES: [&str; 22] = [
     "fed_query_warnings",
     "fed_queries_in_flight",
     "fed_queries_queued",
+    "fed_queries_unread",
     "fed_sent_rows",
     "fed_sent_bytes",
     "fed_breaker_state",
@@ -31,22 +32,68 @@ pub const METRIC_NAMES: [&str; 22] = [
     "fed_compaction_due",
     "fed_lake_footer_lookups",
     "fed_s3_requests",
+    "fed_connections",
+    "fed_connections_refused",
+    "fed_reload_failures",
+    "fed_index_bytes",
+    "fed_index_files",
+    "fed_index_lookups",
+    "fed_moments",
+    "fed_moment_queries",
+    "fed_moment_changed_rows",
+    "fed_moment_making_microseconds",
+    "fed_mirror_rows",
+    "fed_mirror_bytes",
+    "fed_mirror_queries",
+    "fed_mirror_audits",
 ];
 
 /// What the gauges show at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
     pub queued: u64,
+    pub unread: u64,
     /// Connections of the pool: `max`, `open`, `idle`, `waiting`.
     pub pool: [u64; 4],
     pub cached_footers: u64,
     /// Footers asked for: remembered, and not.
     pub footer_lookups: [u64; 2],
+    pub index: ObservedIndex,
     /// Requests to S3: who asked, what, how it ended, how often.
     pub s3_requests: Vec<([&'static str; 3], u64)>,
     /// A source and its breaker: `closed`, `half_open` or `open`.
     pub breakers: Vec<(&'static str, &'static str)>,
     pub entities: Vec<ObservedEntity>,
+    pub moments: ObservedMoments,
+}
+
+/// What became of moments and of the rows in memory that they are made from. All but the sizes only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ObservedMoments {
+    /// Made, and failed.
+    pub outcomes: [u64; 2],
+    /// Queries that they answered.
+    pub queries: u64,
+    pub changed_rows: u64,
+    /// Time of making them all.
+    pub making_microseconds: u64,
+    pub mirror_rows: u64,
+    pub mirror_bytes: u64,
+    /// Queries that rows in memory answered, and queries that read PostgreSQL.
+    pub mirror_queries: [u64; 2],
+    /// Audits that found nothing, and those that found a difference.
+    pub audits: [u64; 2],
+}
+
+/// What the version index holds and how it was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ObservedIndex {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Files whose index is open.
+    pub files: u64,
+    /// Sets of files that it was asked about: known, and not yet.
+    pub lookups: [u64; 2],
 }
 
 /// What an entity's tiers hold.
@@ -71,11 +118,18 @@ pub struct ObservedTier {
     pub superseded_rows: u64,
 }
 
+/// What is counted up and down.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Now {
+    pub(super) in_flight: Arc<AtomicI64>,
+    pub(super) connections: Arc<AtomicI64>,
+}
+
 /// Reads the gauges; `None` once the pipeline has gone.
 pub(super) type Observer = Box<dyn Fn() -> Option<Observed> + Send + Sync>;
 
 #[derive(Debug)]
-pub(super) struct Instruments {
+pub(crate) struct Instruments {
     latency: Histogram<f64>,
     rows: Counter<u64>,
     efficiency: Histogram<f64>,
@@ -85,6 +139,8 @@ pub(super) struct Instruments {
     warnings: Counter<u64>,
     sent_rows: Counter<u64>,
     sent_bytes: Counter<u64>,
+    refused_connections: Counter<u64>,
+    reload_failures: Counter<u64>,
 }
 
 /// Milliseconds: from a hot look-up to a scan of the whole lake.
@@ -96,8 +152,8 @@ const LATENCY_BOUNDS: [f64; 17] = [
 const EFFICIENCY_BOUNDS: [f64; 10] = [1.0, 1.5, 2.0, 5.0, 10.0, 50.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
 
 impl Instruments {
-    pub(super) fn new(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<AtomicI64>) -> Self {
-        gauges(meter, observer, in_flight);
+    pub(super) fn new(meter: &Meter, observer: &Arc<OnceLock<Observer>>, now: &Now) -> Self {
+        gauges(meter, observer, now);
         let counter = |name, text| meter.u64_counter(name).with_description(text).build();
         // Without labels a counter is there from the start: nothing counted is a fact too.
         let plain = |name, text| {
@@ -129,32 +185,44 @@ impl Instruments {
             warnings: plain("fed_query_warnings", "Warnings that went out with answers"),
             sent_rows: plain("fed_sent_rows", "Rows sent to clients"),
             sent_bytes: plain("fed_sent_bytes", "Bytes of record batches sent to clients"),
+            refused_connections: counter("fed_connections_refused", "Connections that were closed, by why"),
+            reload_failures: plain("fed_reload_failures", "Reloads that left the old settings in force"),
         }
     }
 
-    pub(super) fn error(&self, kind: &'static str) {
+    pub(super) fn refused_connection(&self, reason: &'static str) {
+        self.refused_connections.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    pub(super) fn reload_failed(&self) {
+        self.reload_failures.add(1, &[]);
+    }
+
+    pub(crate) fn error(&self, kind: &'static str) {
         self.errors.add(1, &[KeyValue::new("kind", kind)]);
     }
 
-    pub(super) fn latency(&self, stage: &'static str, ms: f64) {
+    pub(crate) fn latency(&self, stage: &'static str, ms: f64) {
         self.latency.record(ms, &[KeyValue::new("stage", stage)]);
     }
 
-    pub(super) fn sent(&self, rows: u64, bytes: u64) {
+    pub(crate) fn sent(&self, rows: u64, bytes: u64) {
         self.sent_rows.add(rows, &[]);
         self.sent_bytes.add(bytes, &[]);
     }
 
-    pub(super) fn ended(&self, route: String, outcome: &'static str) {
+    pub(crate) fn ended(&self, route: String, outcome: &'static str) {
         self.queries.add(1, &[KeyValue::new("route", route), KeyValue::new("outcome", outcome)]);
     }
 
     /// The figures of a finished plan.
-    pub(super) fn finished(&self, plan: &Json) {
+    pub(crate) fn finished(&self, plan: &Json) {
         let execution = &plan["execution"];
         let mut read_from_postgres = false;
         for source in execution["sources"].as_array().into_iter().flatten() {
-            let (label, rows) = if source["tier"] == "hot" {
+            let (label, rows) = if source["access"] == "mirror" {
+                continue;
+            } else if source["tier"] == "hot" {
                 read_from_postgres = true;
                 ("pg", &source["rows_scanned"])
             } else {
@@ -182,13 +250,17 @@ impl Instruments {
 /// A value of a gauge, with its labels.
 type Reading = (u64, Vec<KeyValue>);
 
-fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<AtomicI64>) {
-    let flying = Arc::clone(in_flight);
-    meter
-        .i64_observable_gauge("fed_queries_in_flight")
-        .with_description("Queries between their start and the end of their stream")
-        .with_callback(move |gauge| gauge.observe(flying.load(Ordering::Relaxed), &[]))
-        .build();
+fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, now: &Now) {
+    let number = |name: &'static str, text: &'static str, number: &Arc<AtomicI64>| {
+        let number = Arc::clone(number);
+        meter
+            .i64_observable_gauge(name)
+            .with_description(text)
+            .with_callback(move |gauge| gauge.observe(number.load(Ordering::Relaxed), &[]))
+            .build();
+    };
+    number("fed_queries_in_flight", "Queries between their start and the end of their stream", &now.in_flight);
+    number("fed_connections", "Connections of clients that are open", &now.connections);
     let gauge = |name: &'static str, text: &'static str, read: fn(&Observed) -> Vec<Reading>| {
         let observer = Arc::clone(observer);
         meter
@@ -203,6 +275,9 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<Ato
             .build();
     };
     gauge("fed_queries_queued", "Queries that wait for a permit", |observed| vec![(observed.queued, vec![])]);
+    gauge("fed_queries_unread", "Running queries that wait for their client to read", |observed| {
+        vec![(observed.unread, vec![])]
+    });
     gauge("fed_lake_cached_footers", "Footers of Parquet files that are remembered", |observed| {
         vec![(observed.cached_footers, vec![])]
     });
@@ -233,6 +308,40 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<Ato
             names.zip(values).map(|(name, value)| KeyValue::new(name, value)).collect()
         };
         observed.s3_requests.iter().map(|(values, count)| (*count, labels(*values))).collect()
+    });
+    gauge("fed_index_bytes", "Bytes on disk of the version index", |observed| vec![(observed.index.bytes, vec![])]);
+    gauge("fed_index_files", "Files of the lake whose version index is open", |observed| {
+        vec![(observed.index.files, vec![])]
+    });
+    counter(
+        "fed_index_lookups",
+        "Sets of files that the version index was asked about: known, or not yet",
+        |observed| {
+            let outcomes = ["hit", "miss"].into_iter().zip(observed.index.lookups);
+            outcomes.map(|(outcome, count)| (count, vec![KeyValue::new("outcome", outcome)])).collect()
+        },
+    );
+    counter("fed_moments", "Moments by outcome", |observed| outcomes(["made", "failed"], observed.moments.outcomes));
+    counter("fed_moment_queries", "Queries that moments answered", |observed| vec![(observed.moments.queries, vec![])]);
+    counter("fed_moment_changed_rows", "Rows that moments read from PostgreSQL", |observed| {
+        vec![(observed.moments.changed_rows, vec![])]
+    });
+    counter("fed_moment_making_microseconds", "Time of making moments", |observed| {
+        vec![(observed.moments.making_microseconds, vec![])]
+    });
+    gauge("fed_mirror_rows", "Versions of dirty rows in memory", |observed| {
+        vec![(observed.moments.mirror_rows, vec![])]
+    });
+    gauge("fed_mirror_bytes", "Bytes of dirty rows in memory, estimated", |observed| {
+        vec![(observed.moments.mirror_bytes, vec![])]
+    });
+    counter(
+        "fed_mirror_queries",
+        "Queries that rows in memory answered, or PostgreSQL although they are on",
+        |observed| outcomes(["hit", "miss"], observed.moments.mirror_queries),
+    );
+    counter("fed_mirror_audits", "Comparisons of rows in memory with PostgreSQL, by outcome", |observed| {
+        outcomes(["same", "different"], observed.moments.audits)
     });
     gauge(
         "fed_postgres_pool_connections",
@@ -272,6 +381,12 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, in_flight: &Arc<Ato
         let breakers = observed.breakers.iter();
         breakers.map(|(source, state)| (number(state), vec![KeyValue::new("source", *source)])).collect()
     });
+}
+
+/// A reading for each of two outcomes.
+fn outcomes(names: [&'static str; 2], counts: [u64; 2]) -> Vec<Reading> {
+    let readings = names.into_iter().zip(counts);
+    readings.map(|(outcome, count)| (count, vec![KeyValue::new("outcome", outcome)])).collect()
 }
 
 fn entity_label(entity: &ObservedEntity) -> KeyValue {

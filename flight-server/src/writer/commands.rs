@@ -19,7 +19,7 @@ use super::rotation::FileLimits;
 use crate::postgres::{LockPurpose, WriteSession};
 
 /// A flush or compaction leaves an entity to the one that is at work on it.
-const ONCE: Duration = Duration::ZERO;
+pub(crate) const ONCE: Duration = Duration::ZERO;
 /// What must be alone on an entity waits so long for services that flush and compact it in turns.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two attempts to take a lock.
@@ -34,6 +34,9 @@ pub enum WriterError {
     /// `manifest verify` found differences.
     #[error("manifest and lake differ")]
     NotWhole,
+    /// A flush left rows dirty that hold values which don't fit their declared types.
+    #[error("{rows} dirty rows of {} can't be read and stay dirty; the others are flushed", .entities.join(", "))]
+    Unreadable { rows: u64, entities: Vec<String> },
 }
 
 impl WriterError {
@@ -42,13 +45,16 @@ impl WriterError {
         match self {
             Self::Busy { .. } => 3,
             Self::NotWhole => 4,
+            Self::Unreadable { .. } => 5,
         }
     }
 }
 
 /// Write dirty rows of PostgreSQL to delta files of the lake, and mark them flushed.
 ///
-/// The exit code is 3 when another flush is at work on an entity, and 1 after any other failure.
+/// A row with a value that doesn't fit its declared type stays dirty and is named.
+///
+/// The exit code is 3 when another flush is at work on an entity, 5 when rows can't be read, and 1 after any other failure.
 #[derive(Debug, clap::Args)]
 pub struct FlushArgs {
     /// Entities to flush; all of them when none is named.
@@ -206,12 +212,21 @@ impl FlushArgs {
             dry_run: self.dry_run,
         };
         rounds(self.every, async || {
+            let (mut rows, mut unreadable) = (0, Vec::new());
             each_entity(&writer, &entities, "flush", ONCE, &[LockPurpose::Flush], async |entity, session| {
                 let progress = Progress::of_rows(&format!("{}: flushing", entity.name), self.progress.progress_every);
                 let work = flush_entity(&writer, entity, &options, session, progress.bar());
-                say_flush(entity, &progress.during(work).await?, options.dry_run, self.every.is_some())
+                let outcome = progress.during(work).await?;
+                if let FlushOutcome::Flushed { unreadable: found, .. } = &outcome
+                    && found.rows > 0
+                {
+                    rows += found.rows;
+                    unreadable.push(entity.name.clone());
+                }
+                say_flush(entity, &outcome, options.dry_run, self.every.is_some())
             })
-            .await
+            .await?;
+            if rows > 0 { Err(WriterError::Unreadable { rows, entities: unreadable }.into()) } else { Ok(()) }
         })
         .await
     }
@@ -340,7 +355,10 @@ async fn verify(writer: &Writer, names: &[String], quick: bool) -> anyhow::Resul
 }
 
 /// One round, or rounds until SIGTERM or SIGINT, which let a running round end.
-async fn rounds(every: Option<Duration>, mut round: impl AsyncFnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) async fn rounds(
+    every: Option<Duration>,
+    mut round: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let Some(pause) = every else { return round().await };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -358,7 +376,7 @@ async fn rounds(every: Option<Duration>, mut round: impl AsyncFnMut() -> anyhow:
 }
 
 /// Works on each entity under its locks; those that others work on are named at the end.
-async fn each_entity(
+pub(crate) async fn each_entity(
     writer: &Writer,
     entities: &[Arc<Entity>],
     what: &'static str,
@@ -407,7 +425,10 @@ fn say_flush(entity: &Entity, outcome: &FlushOutcome, dry_run: bool, is_service:
         FlushOutcome::Waiting { rows } => {
             say(&format!("{name}: {} rows are dirty; no flush is due yet", HumanCount(*rows)))
         }
-        FlushOutcome::Flushed { rows, marked, files, bytes, inconsistent } => {
+        FlushOutcome::Flushed { rows, marked, files, bytes, inconsistent, unreadable } => {
+            for message in &unreadable.named {
+                let _unheard = writeln!(std::io::stderr(), "thermocline: stays dirty: {message}");
+            }
             if *inconsistent > 0 {
                 let _unheard = writeln!(
                     std::io::stderr(),
@@ -479,7 +500,7 @@ fn say_gc(entity: &Entity, collected: &Collected, dry_run: bool, is_service: boo
     ))
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
+pub(crate) fn say(line: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }

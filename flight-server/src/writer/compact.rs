@@ -12,7 +12,7 @@ use translator::lake::LakeFile;
 use translator::options::Tier;
 use translator::planner::check_file;
 
-use super::merge::{Tombstones, for_each_row_id, merge};
+use super::merge::{Tombstones, for_each_row_id, merge, name_bad_file};
 use super::rotation::{FileLimits, RotatingWriter};
 use super::spill::SpillDirectory;
 use super::staging::Destination;
@@ -78,8 +78,11 @@ pub(super) async fn compact_entity(
         (false, false) => Tombstones::Keep,
     };
     let (full, limits, entity_copy) = (options.full, options.limits, entity.clone());
-    let (plan, engine, set) = tokio::task::spawn_blocking(move || -> Result<_, DuckError> {
-        let plan = plan(&set, full, limits, |files, on_id| for_each_row_id(&engine, files, &root, on_id))?;
+    let plan_entity = entity.clone();
+    let (plan, engine, set) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let planned = plan(&set, full, limits, |files, on_id| for_each_row_id(&engine, files, &root, on_id));
+        let files: Vec<&LakeFile> = set.files.iter().collect();
+        let plan = planned.map_err(|error| name_bad_file(error.into(), &engine, &plan_entity, &files, &root))?;
         Ok((plan, engine, set))
     })
     .await??;
@@ -98,8 +101,13 @@ pub(super) async fn compact_entity(
     let output = RotatingWriter::new(Destination::new(writer, entity, Tier::Cold), entity, limits, boundaries);
     let merged = {
         let (root, progress, inputs) = (writer.lake.duckdb_root(), progress.clone(), inputs.clone());
-        tokio::task::spawn_blocking(move || merge(&engine, &entity_copy, &inputs, &root, tombstones, output, &progress))
-            .await??
+        tokio::task::spawn_blocking(move || {
+            merge(&engine, &entity_copy, &inputs, &root, tombstones, output, &progress).map_err(|error| {
+                let files: Vec<&LakeFile> = inputs.iter().collect();
+                name_bad_file(error, &engine, &entity_copy, &files, &root)
+            })
+        })
+        .await??
     };
     drop(spill);
     failpoint("compact.merged").await;

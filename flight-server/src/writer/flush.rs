@@ -21,7 +21,7 @@ use super::rotation::{FileLimits, RotatingWriter};
 use super::staging::{Destination, StagedFile};
 use super::{Writer, now_ms};
 use crate::failpoint::failpoint;
-use crate::postgres::{ExportedVersion, ManifestFile, Snapshot, WriteSession};
+use crate::postgres::{ExportedVersion, ManifestFile, Reader, Snapshot, UnreadableRow, WriteSession};
 
 /// What is flushed, and when it is worth it.
 #[derive(Debug, Clone)]
@@ -56,7 +56,28 @@ pub(super) enum FlushOutcome {
         files: usize,
         bytes: u64,
         inconsistent: u64,
+        unreadable: Unreadable,
     },
+}
+
+/// Rows that stay dirty because a value doesn't fit its declared type.
+#[derive(Debug, Default)]
+pub(super) struct Unreadable {
+    pub(super) rows: u64,
+    /// What is wrong with the first of them.
+    pub(super) named: Vec<String>,
+}
+
+/// Unreadable rows that are named.
+const NAMED_ROWS: usize = 10;
+
+impl Unreadable {
+    pub(super) fn add(&mut self, row: UnreadableRow) {
+        self.rows += 1;
+        if self.named.len() < NAMED_ROWS {
+            self.named.push(row.message);
+        }
+    }
 }
 
 impl Due {
@@ -81,6 +102,8 @@ pub(super) async fn flush_entity(
     let min_age = i64::try_from(options.min_age.as_millis()).unwrap_or(i64::MAX);
     let selection = DirtySelection { changed_until: (min_age > 0).then(|| now_ms().saturating_sub(min_age)) };
     let mut snapshot = writer.postgres.begin().await?;
+    let every_attribute = flush_statement(&writer.tables, entity, selection).reads;
+    snapshot.physical().check(writer.postgres.tables(), entity, &every_attribute, Reader::Statement)?;
     let size_sql = dirty_size_sql(&writer.tables, entity, selection, options.due.bytes.is_some());
     let size = snapshot.dirty_size(&size_sql).await?;
     if size.rows == 0 {
@@ -101,10 +124,17 @@ pub(super) async fn flush_entity(
     let mut spool = Spool::create(&writer.temp_directory())?;
     let versions_sql = dirty_versions_sql(&writer.tables, entity, selection);
     let versions = snapshot.dirty_versions(&versions_sql, |version| spool.push(version)).await??;
-    let (staged, inconsistent) = export(writer, entity, selection, options.limits, &mut snapshot, progress).await?;
+    let mut left_out = Spool::create(&writer.temp_directory())?;
+    let exported = export(writer, entity, selection, options.limits, &mut snapshot, progress, &mut left_out).await?;
+    let Exported { staged, inconsistent, unreadable } = exported;
     snapshot.finish().await?;
     let rows: u64 = staged.iter().map(|staged| staged.file.facts.row_count).sum();
-    ensure!(rows == versions, "{}: {rows} rows were read of {versions} versions: a bug", entity.name);
+    ensure!(
+        rows + unreadable.rows == versions,
+        "{}: {rows} rows were read of {versions} versions, and {} can't be read: a bug",
+        entity.name,
+        unreadable.rows
+    );
     failpoint("flush.exported").await;
 
     session.still_locked().await?;
@@ -115,17 +145,25 @@ pub(super) async fn flush_entity(
     }
     failpoint("flush.published").await;
     let manifest = writer.has_manifest().then_some(files.as_slice());
-    let parts = futures::stream::iter(spool.read()?);
+    let parts = futures::stream::iter(without(spool.read()?, left_out.read()?));
     let marked = session
         .commit_flush(entity.schema_id, manifest, parts, now_ms(), failpoint("flush.marking"))
         .await
         .context("rows could not be marked flushed: they stay dirty, and their files are superfluous")?;
     failpoint("flush.committed").await;
     let bytes = files.iter().map(|file| file.facts.bytes).sum();
-    Ok(FlushOutcome::Flushed { rows, marked, files: files.len(), bytes, inconsistent })
+    Ok(FlushOutcome::Flushed { rows, marked, files: files.len(), bytes, inconsistent, unreadable })
 }
 
-/// Writes the selected rows of the snapshot to files, and counts the rows that were left out as inconsistent.
+/// What was written of a snapshot.
+struct Exported {
+    staged: Vec<StagedFile>,
+    /// Rows that were left out because `entity_main` doesn't hold them.
+    inconsistent: u64,
+    unreadable: Unreadable,
+}
+
+/// Writes the selected rows of the snapshot to files. The ids of those that can't be read go into `left_out`.
 async fn export(
     writer: &Writer,
     entity: &Entity,
@@ -133,7 +171,8 @@ async fn export(
     limits: FileLimits,
     snapshot: &mut Snapshot,
     progress: &ProgressBar,
-) -> anyhow::Result<(Vec<StagedFile>, u64)> {
+    left_out: &mut Spool,
+) -> anyhow::Result<Exported> {
     let statement = flush_statement(&writer.tables, entity, selection);
     let (sender, mut batches) = tokio::sync::mpsc::channel::<RecordBatch>(4);
     let destination = Destination::new(writer, entity, Tier::Warm);
@@ -147,8 +186,14 @@ async fn export(
         Ok(files.finish()?)
     });
     let mut rows = snapshot.hot_rows(&statement.sql, entity, &statement.columns).await?;
-    let mut failure = None;
+    rows.leave_unreadable_out();
+    let (mut failure, mut unreadable) = (None, Unreadable::default());
     while let Some(batch) = rows.next().await {
+        for row in rows.take_unreadable() {
+            // Rows and versions come in the same order: the id tells which version stays dirty.
+            left_out.push(ExportedVersion { row_id: row.row_id, changed_at: 0, written_by: 0 })?;
+            unreadable.add(row);
+        }
         match batch {
             Ok(batch) => {
                 if sender.send(batch).await.is_err() {
@@ -168,7 +213,7 @@ async fn export(
     let staged = written.await??;
     match failure {
         Some(error) => Err(error.into()),
-        None => Ok((staged, inconsistent)),
+        None => Ok(Exported { staged, inconsistent, unreadable }),
     }
 }
 
@@ -231,9 +276,59 @@ impl Iterator for SpoolReader {
     }
 }
 
+/// The versions but for those of rows that were left out. Both come by row id.
+fn without(
+    versions: SpoolReader,
+    left_out: SpoolReader,
+) -> impl Iterator<Item = std::io::Result<Vec<ExportedVersion>>> {
+    let mut left_out = left_out.flat_map(|part| match part {
+        Ok(part) => part.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    });
+    let mut next_left_out = left_out.next();
+    versions.map(move |part| {
+        let mut kept = part?;
+        let mut failure = None;
+        kept.retain(|version| {
+            while let Some(Ok(row)) = &next_left_out
+                && row.row_id < version.row_id
+            {
+                next_left_out = left_out.next();
+            }
+            match next_left_out.take() {
+                Some(Err(error)) => {
+                    failure = Some(error);
+                    false
+                }
+                row => {
+                    next_left_out = row;
+                    !matches!(&next_left_out, Some(Ok(row)) if row.row_id == version.row_id)
+                }
+            }
+        });
+        failure.map_or(Ok(kept), Err)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_of_rows_that_were_left_out_stay_dirty() {
+        let spool = |ids: &mut dyn Iterator<Item = u128>| {
+            let mut spool = Spool::create(&std::env::temp_dir()).unwrap();
+            ids.for_each(|id| {
+                spool.push(ExportedVersion { row_id: Uuid::from_u128(id), changed_at: 1, written_by: 1 }).unwrap();
+            });
+            spool.read().unwrap()
+        };
+        let kept = without(spool(&mut (0..12_345)), spool(&mut (0..12_345).filter(|id| id % 3 == 0)));
+        let kept: Vec<u128> = kept.flat_map(Result::unwrap).map(|version| version.row_id.as_u128()).collect();
+        assert!(kept.into_iter().eq((0..12_345).filter(|id| id % 3 != 0)));
+        let kept = without(spool(&mut (0..3)), spool(&mut std::iter::empty()));
+        assert_eq!(kept.map(Result::unwrap).map(|part| part.len()).sum::<usize>(), 3);
+    }
 
     #[test]
     fn versions_survive_the_spool() {

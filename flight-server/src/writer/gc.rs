@@ -12,7 +12,8 @@ use object_store::ObjectStoreExt;
 use translator::catalog::Entity;
 use translator::options::Tier;
 
-use super::staging::{STAGING, name_prefix};
+use super::STAGING;
+use super::staging::name_prefix;
 use super::{Writer, now_ms, upload};
 use crate::failpoint::failpoint;
 use crate::lake::{StoredObject, retired};

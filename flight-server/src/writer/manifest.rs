@@ -1,6 +1,7 @@
 //! The manifest from files that are already there, and whether manifest and files agree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::Context;
 use arrow::array::AsArray;
@@ -72,17 +73,17 @@ pub(super) async fn import_entity(
     let mut imported = Imported { known: listing.files.len(), ..Imported::default() };
     listing.files.retain(|file| !known.contains(&file.path));
     imported.known -= listing.files.len();
-    let facts = writer.lake.files(&listing).await?;
+    let facts = writer.facts(&listing).await?;
     progress.set_length(facts.iter().map(|file| file.bytes).sum());
     let spill = SpillDirectory::create(&writer.temp_directory())?;
-    let engine = std::sync::Arc::new(writer.engine(spill.path()).await?);
+    let engine = Arc::new(writer.engine(spill.path()).await?);
     let root = writer.lake.duckdb_root();
     let mut files = Vec::with_capacity(facts.len());
     for mut facts in facts {
         check_file(&facts, entity)?;
         if facts.row_count > 0 {
             // The file's own word isn't enough for a proof that answers hang on.
-            let (engine, statement) = (std::sync::Arc::clone(&engine), unique_rows_statement(&facts, &root));
+            let (engine, statement) = (Arc::clone(&engine), unique_rows_statement(&facts, &root));
             let unique = tokio::task::spawn_blocking(move || -> Result<bool, crate::engine::duckdb::DuckError> {
                 let (_, batches) = engine.connect()?.query(&statement)?;
                 Ok(batches.first().is_some_and(|batch| batch.column(0).as_boolean().value(0)))

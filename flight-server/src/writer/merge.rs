@@ -6,11 +6,12 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::Int64Type;
 use indicatif::ProgressBar;
 use translator::catalog::Entity;
-use translator::emit::merge_statement;
+use translator::emit::{merge_statement, whole_probe_statement};
 use translator::lake::LakeFile;
 
 use super::rotation::RotatingWriter;
 use super::staging::StagedFile;
+use crate::blame::{Blame, find_bad};
 use crate::engine::Engine;
 use crate::engine::duckdb::DuckError;
 use crate::failpoint::failpoint;
@@ -119,6 +120,28 @@ fn winners(
     }
     let kept = take_record_batch(batch, &UInt32Array::from(wanted))?;
     Ok((kept, batch.slice(start, batch.num_rows() - start), dropped))
+}
+
+/// Names the file that a failure of DuckDB is due to: the one that fails when it is read alone.
+pub(super) fn name_bad_file(
+    error: anyhow::Error,
+    engine: &Engine,
+    entity: &Entity,
+    files: &[&LakeFile],
+    lake_root: &str,
+) -> anyhow::Error {
+    if !error.downcast_ref::<DuckError>().is_some_and(|error| Blame::of(error).may_be_a_files()) {
+        return error;
+    }
+    let found = engine.connect().and_then(|connection| {
+        find_bad(files, &|some: &[&LakeFile]| {
+            connection.query(&whole_probe_statement(entity, some, lake_root)).map(|_| ())
+        })
+    });
+    match found {
+        Ok(Some((file, _))) => error.context(format!("the file `{}` can't be read", file.path)),
+        Ok(None) | Err(_) => error,
+    }
 }
 
 /// All row ids of files, in parts.

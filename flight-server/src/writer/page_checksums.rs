@@ -18,12 +18,14 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{ReaderProperties, WriterProperties};
+use parquet::file::reader::FileReader;
+use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescriptor;
 
 /// Rows of a row group: DuckDB gives each of its threads one row group at a time.
-const ROW_GROUP_ROWS: usize = 122_880;
+pub(super) const ROW_GROUP_ROWS: usize = 122_880;
 /// Bytes of a row group, about: a writer holds two of them in memory.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Rows after which a row group's bytes are looked at.
@@ -90,15 +92,24 @@ impl<W: Write + Send> ChecksumWriter<W> {
     fn end_group(&mut self) -> Result<(), ParquetError> {
         let Some(mut group) = self.group.take() else { return Ok(()) };
         let metadata = group.finish()?;
-        let bytes = std::mem::take(group.inner_mut());
+        let bytes = Bytes::from(std::mem::take(group.inner_mut()));
+        let written = read_with_bloom_filters(bytes.clone())?;
+        let written = written.get_row_group(0)?;
         let mut to = self.file.next_row_group()?;
         for column in 0..metadata.row_group(0).num_columns() {
-            let (chunk, close) = checksummed_chunk(&bytes, &metadata, column).ok_or_else(unlike)?;
+            let (chunk, mut close) = checksummed_chunk(&bytes, &metadata, column).ok_or_else(unlike)?;
+            close.bloom_filter = written.get_column_bloom_filter(column).cloned();
             to.append_column(&Bytes::from(chunk), close)?;
         }
         to.close()?;
         Ok(())
     }
+}
+
+fn read_with_bloom_filters(file: Bytes) -> Result<SerializedFileReader<Bytes>, ParquetError> {
+    let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
+    let options = ReadOptionsBuilder::new().with_reader_properties(properties).build();
+    SerializedFileReader::new_with_options(file, options)
 }
 
 /// The library's layout has changed; nothing that was read is at fault.
@@ -134,6 +145,9 @@ fn checksummed_chunk(file: &[u8], metadata: &ParquetMetaData, column: usize) -> 
         .set_dictionary_page_offset(old.dictionary_page_offset().map(|_| 0))
         .set_data_page_offset(data_page_offset)
         .set_total_compressed_size(bytes)
+        // Where it stood in the file of one row group.
+        .set_bloom_filter_offset(None)
+        .set_bloom_filter_length(None)
         .set_total_uncompressed_size(old.uncompressed_size() + grown)
         .build()
         .ok()?;
@@ -206,6 +220,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
     use parquet::arrow::ArrowSchemaConverter;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::schema::types::ColumnPath;
 
     use super::*;
 
@@ -239,6 +254,25 @@ mod tests {
         let schema = Arc::clone(reader.schema());
         let read: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
         assert_eq!(concat_batches(&schema, &read).unwrap(), concat_batches(&schema, &batches).unwrap());
+    }
+
+    #[test]
+    fn bloom_filters_stay_with_their_row_groups() {
+        let batches = [batch(0..130_000)];
+        let schema = batches[0].schema();
+        let descriptor = ArrowSchemaConverter::new().convert(&schema).unwrap();
+        let properties =
+            WriterProperties::builder().set_column_bloom_filter_enabled(ColumnPath::from("many"), true).build();
+        let mut writer = ChecksumWriter::new(Vec::new(), schema, descriptor, properties).unwrap();
+        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        let reader = read_with_bloom_filters(Bytes::from(writer.into_inner().unwrap())).unwrap();
+        let groups: Vec<_> = (0..2).map(|group| reader.get_row_group(group).unwrap()).collect();
+        assert!(groups.iter().all(|group| group.get_column_bloom_filter(0).is_none()));
+        let holds = |group: usize, text: &str| groups[group].get_column_bloom_filter(2).expect("a filter").check(text);
+        let found =
+            |group: usize, rows: std::ops::Range<u32>| rows.filter(|n| holds(group, &format!("text {n}"))).count();
+        assert_eq!((found(0, 0..122_880), found(1, 122_880..130_000)), (122_880, 7_120));
+        assert!(found(1, 0..1000) < 100);
     }
 
     /// Follows the pages of each chunk from its start to its end.

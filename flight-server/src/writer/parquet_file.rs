@@ -1,8 +1,8 @@
 //! The one shape of file that Thermocline writes.
 //!
 //! `row_id` (annotated UUID), the attributes in catalog order with their native types, `created_at`, `changed_at`,
-//! `deleted_at`; by `row_id`, each row once; zstd, statistics of every column chunk and page, checksums of pages, and the
-//! metadata entry that vouches for unique rows.
+//! `deleted_at`; by `row_id`, each row once; zstd, statistics of every column chunk and page, a bloom filter of the row ids,
+//! checksums of pages, and the metadata entry that vouches for unique rows.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use parquet::basic::{Compression, LogicalType, Type as PhysicalType, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::{SchemaDescriptor, Type};
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type};
 use translator::catalog::{Column, Entity};
 use translator::hot::{HotColumn, WireType};
 
-use super::page_checksums::ChecksumWriter;
+use super::page_checksums::{ChecksumWriter, ROW_GROUP_ROWS};
 use crate::lake::UNIQUE_ROWS_KEY;
 use crate::postgres::hot_schema;
 
@@ -57,6 +57,10 @@ pub(super) fn open<W: Write + Send>(schema: &SchemaRef, to: W) -> Result<Checksu
         .set_created_by(format!("thermocline {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::Page)
+        // For readers that look rows up by their ids.
+        .set_column_bloom_filter_enabled(ColumnPath::from("row_id"), true)
+        .set_column_bloom_filter_ndv(ColumnPath::from("row_id"), ROW_GROUP_ROWS as u64)
+        .set_column_bloom_filter_fpp(ColumnPath::from("row_id"), 0.01)
         // The writer ends row groups.
         .set_max_row_group_row_count(None)
         .set_max_row_group_bytes(None)

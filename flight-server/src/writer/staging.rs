@@ -15,15 +15,12 @@ use translator::catalog::Entity;
 use translator::lake::LakeFile;
 use translator::options::Tier;
 
-use super::Writer;
 use super::page_checksums::ChecksumWriter;
 use super::parquet_file::FileError;
 use super::upload::upload;
+use super::{STAGING, Writer};
 use crate::lake::{Lake, facts_of};
 use crate::postgres::ManifestFile;
-
-/// Directory of growing files under an entity's prefix.
-pub(super) const STAGING: &str = "_staging";
 
 /// Where new files of one entity and tier go.
 #[derive(Debug, Clone)]

@@ -20,7 +20,7 @@ use object_store::path::Path as Location;
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use serde_json::{Value as Json, json};
 
-use super::staging::STAGING;
+use super::STAGING;
 use crate::failpoint::failpoint;
 use crate::lake::Lake;
 

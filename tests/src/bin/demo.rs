@@ -6,6 +6,8 @@
 
 #[path = "demo/life.rs"]
 mod life;
+#[path = "demo/own_tables.rs"]
+mod own_tables;
 
 use std::env;
 use std::io::IsTerminal;
@@ -100,7 +102,7 @@ struct Demo {
     server: Supervised,
     _lake: Lake,
     database: TestDatabase,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 #[tokio::main]
@@ -165,7 +167,7 @@ impl Demo {
         let config = write_config(directory.path(), options, &database, &lake)?;
         let (server, address) = start_server(&binary, directory.path(), &config).await?;
         done(&format!("the server listens on {address}"));
-        Ok(Self { binary, config, address, server, _lake: lake, database, _directory: directory })
+        Ok(Self { binary, config, address, server, _lake: lake, database, directory })
     }
 
     /// Runs the sample queries with the client.
@@ -182,6 +184,8 @@ impl Demo {
         succeed(clients).await?;
         println!("\n== {}. The life of a row", SAMPLES.len() + 2);
         life::show(&self.binary, &self.config, &self.address, &self.database).await?;
+        println!("\n== {}. Second act: ordinary tables become entities", SAMPLES.len() + 3);
+        own_tables::show(&self.binary, self.directory.path(), &self.database).await?;
         println!("\nEverything answered. Stopping.");
         Ok(())
     }
@@ -231,8 +235,6 @@ fn write_config(directory: &Path, options: &Options, database: &TestDatabase, la
     config.insert("postgres".to_owned(), section(&[("url", &database.url())]));
     config.insert("lake".to_owned(), lake.config().into());
     config.insert("catalog".to_owned(), section(&[("path", "catalog.toml")]));
-    let extensions = thermocline_tests::cache_dir()?.join("duckdb/extensions").display().to_string();
-    config.insert("duckdb".to_owned(), section(&[("extension_directory", &extensions)]));
     let path = directory.join("thermocline.toml");
     std::fs::write(&path, toml::to_string(&config)?)?;
     Ok(path)

@@ -86,8 +86,13 @@ async fn compose_names_files_services_and_keys_that_are_there() -> Result<()> {
     let names: BTreeSet<&str> = services.keys().filter_map(Yaml::as_str).collect();
     let volumes: BTreeSet<&str> =
         file["volumes"].as_mapping().context("volumes")?.keys().filter_map(Yaml::as_str).collect();
+    let secrets = &file["secrets"];
     for (name, service) in services {
         let name = name.as_str().context("a name")?;
+        for secret in texts(&service["secrets"]) {
+            let path = secrets[secret]["file"].as_str().with_context(|| format!("{name}: {secret}"))?;
+            ensure!(compose().join(path).is_file(), "{secret}: {path}");
+        }
         if let Some(image) = service["image"].as_str() {
             let tag = image.rsplit_once(':').map(|(_, tag)| tag);
             ensure!(tag.is_some_and(|tag| tag != "latest"), "{name}: {image} isn't pinned");
@@ -124,7 +129,7 @@ async fn compose_names_files_services_and_keys_that_are_there() -> Result<()> {
         ensure!(text("Dockerfile")?.contains(port));
     }
     let scraped = text("prometheus/prometheus.yml")?;
-    ensure!(scraped.contains("thermocline:32011"), "{scraped}");
+    ensure!(scraped.contains("thermocline:32011") && scraped.contains("/run/secrets/admin"), "{scraped}");
     Ok(())
 }
 
@@ -179,8 +184,11 @@ async fn the_seeded_tables_answer_through_the_server() -> Result<()> {
 #[tokio::test]
 async fn the_kubernetes_manifest_fits_the_server() -> Result<()> {
     let documents = yaml("kubernetes/thermocline.yaml")?;
+    // The first of a kind: the Secret with variables comes before the one with files.
     let by_kind: BTreeMap<&str, &Yaml> =
-        documents.iter().filter_map(|document| Some((document["kind"].as_str()?, document))).collect();
+        documents.iter().rev().filter_map(|document| Some((document["kind"].as_str()?, document))).collect();
+    let files = documents.iter().find(|document| document["metadata"]["name"].as_str() == Some("thermocline-files"));
+    let files = files.context("no Secret with files")?;
     let kinds: Vec<&str> = by_kind.keys().copied().collect();
     let wanted = ["ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Secret", "Service"];
     assert_eq!(kinds, wanted);
@@ -208,6 +216,12 @@ async fn the_kubernetes_manifest_fits_the_server() -> Result<()> {
     let output = effective(config, catalog, &secret).await?;
     assert!(output.success && !output.stdout.contains("change-me"), "{}{}", output.stdout, output.stderr);
     let settings: toml::Table = output.stdout.parse()?;
+    // Files that the configuration names are in the Secret that is mounted there.
+    let file = settings["server"]["admin_token_file"].as_str().context("a file")?;
+    let name = file.strip_prefix("/run/secrets/thermocline/").context("a secret")?;
+    assert!(files["stringData"][name].is_string(), "{file}");
+    let mounts: Vec<&str> = items(&container["volumeMounts"]).filter_map(|mount| mount["mountPath"].as_str()).collect();
+    assert!(mounts.contains(&"/run/secrets/thermocline"), "{mounts:?}");
     let port_of = |key: &str| -> Result<i64> {
         let address = settings["server"][key].as_str().context("an address")?;
         Ok(address.rsplit_once(':').context("a port")?.1.parse()?)

@@ -203,7 +203,15 @@ impl Place {
         let address = scenario.server.grpc_uri().trim_start_matches("grpc://").to_owned();
         let script = self.directory.path().join("sample.py");
         std::fs::write(&script, text.replace("127.0.0.1:32010", &address))?;
-        let output = Command::new(python).arg(&script).stdin(Stdio::null()).kill_on_drop(true).output().await?;
+        // The module that the wheel holds.
+        let module = repository().join("python");
+        let output = Command::new(python)
+            .arg(&script)
+            .env("PYTHONPATH", module)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
@@ -230,7 +238,7 @@ fn look_up(line: &str, start: &str, file: &str) -> Result<()> {
             let is_known = if word.starts_with("--") {
                 text.contains(&format!("{name}: bool"))
             } else {
-                text.contains(&format!("    {name},")) || text.contains(&format!("    {name} {{"))
+                [",", " {", "("].iter().any(|after| text.contains(&format!("    {name}{after}")))
             };
             ensure!(is_known, "{line}: xtask has no {word}");
         } else if !["--file", "--filename", "up", "--build", "--release"].contains(&word) {

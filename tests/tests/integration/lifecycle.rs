@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use arrow_flight::Criteria;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use futures::TryStreamExt;
 use prost::Message;
 use prost_types::FileDescriptorProto;
 use serde_json::Value as Json;
-use thermocline_tests::client::Client;
+use thermocline_tests::client::{Client, first_ticket};
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::scenario::{LakeKind, Scenario, live};
@@ -221,7 +222,7 @@ async fn sighup_reads_the_log_level_again_and_a_bad_file_changes_nothing() -> Re
     for bad in
         [config.replace("\"info\"", "\"loud\""), config.replace("[telemetry]", "[telemetri]"), "= nothing".to_owned()]
     {
-        let said = || Ok::<_, anyhow::Error>(server.log()?.matches("catalog and log level stay as they were").count());
+        let said = || Ok::<_, anyhow::Error>(server.log()?.matches("all settings stay as they were").count());
         let before = said()?;
         std::fs::write(&path, bad)?;
         server.signal("HUP")?;
@@ -232,11 +233,40 @@ async fn sighup_reads_the_log_level_again_and_a_bad_file_changes_nothing() -> Re
     }
     std::fs::write(&path, &config)?;
     server.signal("HUP")?;
-    until("the old level is back", async || Ok(server.log()?.contains("the catalog and the log level were reloaded")))
-        .await?;
+    until("the old level is back", async || {
+        Ok(server.log()?.contains("configuration, catalog, TLS and log level were reloaded"))
+    })
+    .await?;
     let before = finished()?;
     ask().await?;
     until("the query is logged again", async || Ok(finished()? > before)).await?;
+    Ok(())
+}
+
+/// What FlightInfo promised is what DoGet sends, or DoGet sends nothing.
+#[tokio::test]
+async fn a_ticket_from_before_a_reload_is_refused_when_its_schema_changed() -> Result<()> {
+    let scenario = scenario(|config| config).await?;
+    let (server, client) = (&scenario.server, &scenario.client);
+    let (all, n) = ("SELECT * FROM things", "SELECT n FROM things");
+    let tickets = [first_ticket(client.info(all).await?)?, first_ticket(client.info(n).await?)?];
+    let listed: Vec<_> =
+        client.flight().list_flights(client.request(Criteria::default())).await?.into_inner().try_collect().await?;
+    let path = server.dir().join("catalog.toml");
+    let catalog = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, catalog.replacen("name = \"note\"", "name = \"remark\"", 1))?;
+    server.signal("HUP")?;
+    until("the catalog is reloaded", async || {
+        Ok(client.info(all).await?.try_decode_schema()?.column_with_name("remark").is_some())
+    })
+    .await?;
+    for ticket in [tickets[0].clone(), first_ticket(listed[0].clone())?] {
+        let failure = client.do_get(ticket).await.expect_err("another schema");
+        failure.expect(tonic::Code::InvalidArgument, &["plan the query again"]);
+    }
+    // The schema of this one is as it was.
+    client.do_get(tickets[1].clone()).await?;
+    assert_eq!(client.query(all).await?.row_count(), 9);
     Ok(())
 }
 

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
+mod agreement;
+mod bound_values;
 mod cases;
 mod chaos;
 mod check;
@@ -14,27 +16,37 @@ mod connections;
 mod deployment;
 mod docs;
 mod failures;
+mod foreign_files;
 mod harness;
 mod hot_scan;
 mod lifecycle;
 mod metrics;
+mod moments;
 mod nycflights;
 mod one_schema;
 mod operations;
+mod own_tables;
+mod package;
 mod parameter_fuzz;
+mod physical_types;
 mod plan;
+mod positions;
 mod prepared;
 mod protocol;
 mod protocol_fuzz;
 mod pushdown;
 mod random;
 mod refusals;
+mod rounding;
 mod semantics;
+mod shell;
 mod sources;
 mod strategies;
 mod streaming;
 mod telemetry;
 mod tpch;
+mod transport;
+mod unread;
 mod writer;
 mod writers;
 

@@ -1,4 +1,4 @@
-//! The plan JSON of design section 7, and the options that change it.
+//! The plan JSON of docs/plan.md, and the options that change it.
 
 use anyhow::Result;
 use serde_json::Value as Json;
@@ -105,7 +105,7 @@ async fn predicates_reach_postgres() -> Result<()> {
     let hot: Vec<&str> = statements[before..]
         .iter()
         .map(|statement| statement.sql.as_str())
-        .filter(|sql| sql.contains("entity_main"))
+        .filter(|sql| sql.contains("m.ltbase_row_id"))
         .collect();
     assert_eq!(hot.len(), 1, "{hot:#?}");
     assert!(hot[0].contains("needle-in-main") && hot[0].contains("needle-in-eav"), "{}", hot[0]);

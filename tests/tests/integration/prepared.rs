@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field, Int32Type, IntervalMonthDayNano, i256};
+use arrow::datatypes::{DataType, Field, Int32Type, IntervalMonthDayNano, Schema, i256};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{CommandPreparedStatementQuery, DoPutPreparedStatementResult, ProstMessageExt};
 use arrow_flight::{FlightDescriptor, PutResult};
@@ -19,12 +19,22 @@ use thermocline_tests::scenario::{LakeKind, Scenario};
 use tonic::{Code, Status};
 
 /// `SELECT $1` with the value bound, as text, or the status that refuses it.
-async fn answer(scenario: &Scenario, sql: &str, values: &[ArrayRef]) -> Result<String, Status> {
+pub(crate) async fn answer(scenario: &Scenario, sql: &str, values: &[ArrayRef]) -> Result<String, Status> {
+    let field = |(index, value): (usize, &ArrayRef)| Field::new(format!("p{index}"), value.data_type().clone(), true);
+    let columns: Vec<_> = values.iter().enumerate().map(|column| (field(column), Arc::clone(column.1))).collect();
+    answer_of_row(scenario, sql, &columns).await
+}
+
+/// The same with fields of the caller's.
+pub(crate) async fn answer_of_row(
+    scenario: &Scenario,
+    sql: &str,
+    columns: &[(Field, ArrayRef)],
+) -> Result<String, Status> {
     let failed = |failure: Failure| Status::new(failure.code, failure.message);
     let prepared = scenario.client.prepare(sql).await.map_err(failed)?;
-    let names = (0..values.len()).map(|index| format!("p{index}"));
-    let columns: Vec<_> = names.zip(values).map(|(name, value)| (name, Arc::clone(value), true)).collect();
-    let row = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.iter().cloned().unzip();
+    let row = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
     let handle = bind(scenario, &prepared.handle, &row).await?;
     let answer = scenario.client.execute_prepared(&handle).await.map_err(failed)?;
     assert_eq!(answer.schema, answer.info_schema, "{sql}");
@@ -51,7 +61,7 @@ async fn bind(scenario: &Scenario, handle: &Bytes, row: &RecordBatch) -> Result<
     Ok(result.prepared_statement_handle.unwrap())
 }
 
-fn list(values: ArrayRef) -> ArrayRef {
+pub(crate) fn list(values: ArrayRef) -> ArrayRef {
     let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
     Arc::new(ListArray::new(field, OffsetBuffer::from_lengths([values.len()]), values, None))
 }

@@ -70,7 +70,7 @@ async fn requests_of(
 
 #[tokio::test]
 async fn a_query_of_a_pruned_tier_reads_none_of_its_files() -> Result<()> {
-    let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, ServerConfig::without_index).await?;
     let sql = "SELECT * FROM things";
     let tier = |name| scenario.client.with_option("tiers", name);
     assert_eq!(requests_of(&scenario, &tier("hot"), sql, |_| true).await?, 0, "the hot tier needs no file");
@@ -89,7 +89,7 @@ async fn files_that_cannot_answer_get_no_request() -> Result<()> {
         LakeFile::base(&entity, "a.parquet", rows(0..20, 1)),
         LakeFile::base(&entity, "b.parquet", rows(20..40, 2)),
     ];
-    let scenario = Scenario::start(vec![stored], LakeKind::S3).await?;
+    let scenario = Scenario::start_with(vec![stored], LakeKind::S3, ServerConfig::without_index).await?;
     let sql = format!("SELECT name FROM things WHERE row_id = '{}'", row_id(25));
     assert_eq!(scenario.client.query(&sql).await?.text(), "base");
     let of = |name: &'static str| move |request: &S3Request| request.is_read() && request.path.ends_with(name);
@@ -108,8 +108,9 @@ async fn ids_of_new_delta_files_are_read_together() -> Result<()> {
         .map(|n| LakeFile::delta(&entity, &format!("{n}.parquet"), vec![live(n, 20, thing("delta", 2))]))
         .chain([LakeFile::base(&entity, "a.parquet", (0..50).map(|n| live(n, 10, thing("base", 1))).collect())])
         .collect();
-    let scenario =
-        Scenario::start_with(vec![stored], LakeKind::S3, |config| config.with("query", "max_concurrent", 1)).await?;
+    // Where positions are known nobody asks for ids.
+    let configure = |config: ServerConfig| config.without_index().with("query", "max_concurrent", 1);
+    let scenario = Scenario::start_with(vec![stored], LakeKind::S3, configure).await?;
     // Footers are known then; ids aren't wanted of one tier alone.
     assert_eq!(scenario.client.with_option("tiers", "warm").query("SELECT * FROM things").await?.row_count(), 12);
     let s3 = scenario.lake.s3_server().context("the lake is on S3")?;
@@ -179,7 +180,7 @@ async fn no_transaction_stays_open_while_a_slow_client_reads() -> Result<()> {
 
 #[tokio::test]
 async fn passing_s3_faults_are_retried() -> Result<()> {
-    let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, ServerConfig::without_index).await?;
     let s3 = scenario.lake.s3_server().unwrap();
     let oracle = scenario.oracle(View::default())?;
     s3.inject(Fault::Status(503), 0, 1, |request| request.is_list());
@@ -190,7 +191,7 @@ async fn passing_s3_faults_are_retried() -> Result<()> {
 
 #[tokio::test]
 async fn a_lake_that_is_down_is_unavailable_or_left_out() -> Result<()> {
-    let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, ServerConfig::without_index).await?;
     let s3 = scenario.lake.s3_server().unwrap();
     s3.inject(Fault::Status(500), 0, usize::MAX, |_| true);
     let failure = scenario.client.refusal("SELECT name FROM things").await;

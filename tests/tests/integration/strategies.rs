@@ -1,10 +1,12 @@
-//! Merge strategies and routes: each gives the oracle's rows, and each is chosen only when it is right.
+//! Merge strategies without the version index, and routes: each gives the oracle's rows, and each is chosen only when it is right.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use serde_json::Value as Json;
-use thermocline_tests::lake::{LakeFile, UuidForm};
+use thermocline_tests::lake::{LakeFile, UuidForm, write_parquet};
 use thermocline_tests::model::{Value, Version};
 use thermocline_tests::oracle::{HotVersion, Order, Stored, View};
 use thermocline_tests::scenario::{LakeKind, Scenario, live, row_id, tombstone};
@@ -22,6 +24,11 @@ const QUERIES: [&str; 8] = [
     "SELECT a.n, b.name FROM things a JOIN things b ON a.n = b.n AND b.name = 'delta'",
     "SELECT name, count(*) AS c FROM things GROUP BY name",
 ];
+
+/// A scenario whose server merges by statistics alone.
+pub(crate) async fn without_index(stored: Vec<Stored>) -> Result<Scenario> {
+    Scenario::start_with(stored, LakeKind::Local, |config| config.with("query", "merge", "layered")).await
+}
 
 /// Runs all queries on server and oracle.
 async fn check_all(scenario: &Scenario) -> Result<()> {
@@ -73,7 +80,7 @@ async fn layered_is_used_once_its_proof_is_known() -> Result<()> {
         HotVersion { version: live(7, 5, thing("hot", 1)), dirty: true, has_main: true },
         HotVersion { version: tombstone(60, 30, thing("gone", 1)), dirty: true, has_main: false },
     ];
-    let scenario = Scenario::start(vec![stored], LakeKind::Local).await?;
+    let scenario = without_index(vec![stored]).await?;
     check_all(&scenario).await?;
     let plan = wait_for_merge(&scenario, |merge| merge["strategy"] == "layered").await?;
     check_all(&scenario).await?;
@@ -110,7 +117,7 @@ async fn overlapping_base_files_are_merged_by_window() -> Result<()> {
         LakeFile::base(&entity, "b.parquet", versions(40..90, 12, "newer base")),
         LakeFile::delta(&entity, "a.parquet", versions(45..60, 20, "delta")),
     ];
-    let scenario = Scenario::start(vec![stored], LakeKind::Local).await?;
+    let scenario = without_index(vec![stored]).await?;
     let plan =
         wait_for_merge(&scenario, |merge| merge["proof"].as_str().is_some_and(|why| why.contains("overlap"))).await?;
     assert_eq!(plan["references"][0]["merge"]["strategy"], "window");
@@ -125,11 +132,41 @@ async fn base_that_is_newer_than_delta_is_merged_by_window() -> Result<()> {
         LakeFile::base(&entity, "a.parquet", versions(0..50, 30, "newer base")),
         LakeFile::delta(&entity, "a.parquet", versions(45..60, 20, "delta")),
     ];
-    let scenario = Scenario::start(vec![stored], LakeKind::Local).await?;
+    let scenario = without_index(vec![stored]).await?;
     let newer = |merge: &Json| merge["proof"].as_str().is_some_and(|why| why.contains("newer version"));
     let plan = wait_for_merge(&scenario, newer).await?;
     assert_eq!(plan["references"][0]["merge"]["strategy"], "window");
     check_all(&scenario).await
+}
+
+/// Row ids compare as UUIDs, whatever text a file keeps: one id in upper and in lower case is one row.
+#[tokio::test]
+async fn ids_in_two_cases_are_one_row() -> Result<()> {
+    let entity = things();
+    for tier in ["base", "delta"] {
+        let scenario = Scenario::start(vec![Stored::new(&entity)], LakeKind::Local).await?;
+        // One row in two versions, its id in other letters.
+        let mut file = LakeFile::base(
+            &entity,
+            "twice.parquet",
+            vec![live(21, 10, thing("old", 1)), live(22, 12, thing("new", 2))],
+        );
+        file.row_id = UuidForm::Text;
+        let batch = file.to_batch()?;
+        let id = "0190abcd-0000-7000-8000-0000000000ef";
+        let ids: ArrayRef = Arc::new(StringArray::from(vec![id.to_uppercase(), id.to_owned()]));
+        let mut columns = batch.columns().to_vec();
+        columns[batch.schema().index_of("row_id")?] = ids;
+        let bytes = write_parquet(&RecordBatch::try_new(batch.schema(), columns)?, 100, true)?;
+        scenario.lake.put_bytes(&format!("{tier}/100/twice.parquet"), bytes).await?;
+        // The check of the file runs behind the queries: answers are right before, while and after it does.
+        for _ in 0..20 {
+            let answer = scenario.client.query(&format!("SELECT name FROM things WHERE row_id = '{id}'")).await?;
+            assert_eq!(answer.text(), "new", "{tier}");
+            assert_eq!(scenario.client.query("SELECT count(*) AS n FROM things").await?.text(), "1", "{tier}");
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -142,7 +179,7 @@ async fn base_with_a_row_twice_is_never_taken_for_unique() -> Result<()> {
         LakeFile::base(&entity, "a.parquet", twice),
         LakeFile::base(&entity, "b.parquet", versions(30..40, 10, "base")),
     ];
-    let scenario = Scenario::start(vec![stored], LakeKind::Local).await?;
+    let scenario = without_index(vec![stored]).await?;
     // The other file is found unique; this one stays the reason for the window.
     for _ in 0..20 {
         check_all(&scenario).await?;
@@ -162,7 +199,7 @@ async fn the_prefilter_of_the_window_exposes_no_old_version() -> Result<()> {
         LakeFile::base(&entity, "b.parquet", versions(10..20, 12, "other")),
         LakeFile::delta(&entity, "a.parquet", versions(25..35, 20, "wanted")),
     ];
-    let scenario = Scenario::start(vec![stored], LakeKind::Local).await?;
+    let scenario = without_index(vec![stored]).await?;
     let answer = scenario.client.query("SELECT count(*) AS c FROM things WHERE name = 'wanted'").await?;
     assert_eq!(answer.text(), "25");
     assert!(
@@ -267,7 +304,7 @@ async fn lookups_read_the_row_groups_that_may_hold_the_rows() -> Result<()> {
         (base.row_id, delta.row_id) = (form, form);
         let mut stored = Stored::new(&entity);
         stored.files = vec![base, delta];
-        let scenario = Scenario::start(vec![stored], LakeKind::Local).await?;
+        let scenario = without_index(vec![stored]).await?;
         wait_for_merge(&scenario, |merge| merge["strategy"] == "layered").await?;
         for number in 0..101 {
             let answer = scenario

@@ -340,7 +340,6 @@ fn labels(attributes: &[KeyValue]) -> String {
 fn points(points: &[opentelemetry_proto::tonic::metrics::v1::NumberDataPoint]) -> Result<BTreeMap<String, f64>> {
     let value = |value: Option<number_data_point::Value>| match value {
         Some(number_data_point::Value::AsDouble(value)) => Ok(value),
-        #[expect(clippy::cast_precision_loss, reason = "counts of a test are small")]
         Some(number_data_point::Value::AsInt(value)) => Ok(value as f64),
         None => anyhow::bail!("a point without a value"),
     };

@@ -8,18 +8,19 @@ mod memory;
 mod race;
 mod readers;
 mod retired;
+mod unreadable;
 mod upkeep;
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use thermocline_tests::client::Client;
+use thermocline_tests::failpoint::Halted;
 use thermocline_tests::oracle::{HotVersion, Stored, rows_of};
 use thermocline_tests::scenario::{LakeKind, Scenario};
-use thermocline_tests::server::{CommandOutput, ServerConfig, binary};
-use tokio::process::{Child, Command};
+use thermocline_tests::server::{CommandOutput, ServerConfig, binary, output_of};
+use tokio::process::Command;
 
 /// Who knows the set of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,17 @@ fn with_manifest(config: ServerConfig) -> ServerConfig {
 }
 
 async fn start(stored: Vec<Stored>, kind: LakeKind, catalog: Catalog) -> Result<Scenario> {
-    let configure = |config| if catalog == Catalog::Manifest { with_manifest(config) } else { config };
+    start_with(stored, kind, catalog, |config| config).await
+}
+
+/// The same with changed settings.
+async fn start_with(
+    stored: Vec<Stored>,
+    kind: LakeKind,
+    catalog: Catalog,
+    change: fn(ServerConfig) -> ServerConfig,
+) -> Result<Scenario> {
+    let configure = |config| change(if catalog == Catalog::Manifest { with_manifest(config) } else { config });
     let scenario = Scenario::start_with(stored, kind, configure).await?;
     if catalog == Catalog::Manifest {
         command(&scenario, &["manifest", "import"]).await?;
@@ -55,16 +66,6 @@ fn program(scenario: &Scenario, args: &[&str]) -> Result<Command> {
 /// Where the programs of [`program`] keep what isn't for the lake.
 fn temp_directory(scenario: &Scenario) -> PathBuf {
     scenario.server.dir().join("tmp")
-}
-
-async fn output_of(program: Child) -> Result<CommandOutput> {
-    let output = program.wait_with_output().await?;
-    Ok(CommandOutput {
-        success: output.status.success(),
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: format!("{} ({})", String::from_utf8_lossy(&output.stderr), output.status),
-    })
 }
 
 async fn try_command(scenario: &Scenario, args: &[&str]) -> Result<CommandOutput> {
@@ -105,42 +106,6 @@ async fn data_files(scenario: &Scenario) -> Result<Vec<String>> {
 const ALL_THINGS: &str = "SELECT row_id, name, n, note, size_cm, created_at, updated_at FROM things ORDER BY row_id";
 
 /// A writer that waits at a failpoint.
-struct Halted {
-    file: PathBuf,
-    program: Child,
-}
-
-impl Halted {
-    async fn at(scenario: &Scenario, args: &[&str], failpoint: &str) -> Result<Self> {
-        let file = scenario.server.dir().join(format!("{failpoint}-{}", uuid::Uuid::new_v4().simple()));
-        let mut program = program(scenario, args)?;
-        let mut program =
-            program.env("THERMOCLINE_FAILPOINT", format!("{failpoint}=wait:{}", file.display())).spawn()?;
-        let reached = PathBuf::from(format!("{}.reached", file.display()));
-        let until = Instant::now() + Duration::from_secs(60);
-        while !reached.exists() {
-            let has_ended = program.try_wait()?.is_some();
-            if has_ended || Instant::now() > until {
-                program.start_kill()?;
-                let output = output_of(program).await?;
-                anyhow::bail!("{args:?} never came to {failpoint}: {}{}", output.stdout, output.stderr);
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(Self { file, program })
-    }
-
-    async fn go_on(self) -> Result<CommandOutput> {
-        std::fs::write(&self.file, "")?;
-        output_of(self.program).await
-    }
-
-    /// Ends it by SIGKILL, and by nothing else.
-    async fn kill(mut self) -> Result<()> {
-        use std::os::unix::process::ExitStatusExt;
-        self.program.start_kill()?;
-        let status = self.program.wait().await?;
-        ensure!(status.signal() == Some(9), "it ended by itself: {status}");
-        Ok(())
-    }
+async fn halt(scenario: &Scenario, args: &[&str], failpoint: &str) -> Result<Halted> {
+    Halted::at(program(scenario, args)?, scenario.server.dir(), failpoint).await
 }

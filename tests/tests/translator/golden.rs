@@ -13,6 +13,7 @@ use translator::emit::{EmitContext, emit, emit_for_binding};
 use translator::lake::{FileColumn, FileType, LakeFile, RowGroup};
 use translator::options::{QueryOptions, Tier};
 use translator::planner::{Facts, plan};
+use translator::positions::{FilePositions, PositionFacts};
 use translator::postgres::{Pushdown, PushedPredicate, TableNames, hot_statement};
 use translator::predicate::Conjunct;
 use translator::value::Value;
@@ -162,10 +163,31 @@ fn header(text: &str) -> Result<Header> {
                 let (schema_id, file) = lake_file(rest)?;
                 facts.files.entry(schema_id).or_default().push(file);
             }
+            "hidden" => {
+                let words: Vec<&str> = rest.split_whitespace().collect();
+                let [path, hidden, gone] = words[..] else { bail!("hidden PATH HIDDEN GONE") };
+                let positions = FilePositions { hidden: hidden.parse()?, gone: gone.parse()? };
+                positions_of(&mut facts, path)?.files.insert(path.to_owned(), positions);
+            }
+            "row" => {
+                let words: Vec<&str> = rest.split_whitespace().collect();
+                let [id, path, position] = words[..] else { bail!("row ID PATH POSITION") };
+                let rows = positions_of(&mut facts, path)?.rows.get_or_insert_default();
+                rows.entry(id.parse()?).or_default().push((path.to_owned(), position.parse()?));
+            }
             other => bail!("the header has an unknown word {other}"),
         }
     }
     Ok(Header { catalog: catalog.context("no catalog")?, show: show.context("no show")?, facts })
+}
+
+/// What is known by position of the entity that a file belongs to.
+fn positions_of<'a>(facts: &'a mut Facts, path: &str) -> Result<&'a mut PositionFacts> {
+    Ok(facts.positions.entry(schema_id(path)?).or_default())
+}
+
+fn schema_id(path: &str) -> Result<i16> {
+    Ok(path.split('/').nth(1).context("base/SCHEMA_ID/…")?.parse()?)
 }
 
 /// `PATH ROWS WORD…`: `ids=LOW..HIGH`, `changed=LOW..HIGH`, `unique`, `tombstones`, `COLUMN:TYPE=LOW..HIGH`,
@@ -173,10 +195,14 @@ fn header(text: &str) -> Result<Header> {
 fn lake_file(text: &str) -> Result<(i16, LakeFile)> {
     let mut words = text.split_whitespace();
     let path = words.next().context("a path")?;
-    let schema_id = path.split('/').nth(1).context("base/SCHEMA_ID/…")?.parse()?;
+    let schema_id = schema_id(path)?;
     let tier = if path.starts_with("base/") { Tier::Cold } else { Tier::Warm };
     let rows = words.next().context("a number of rows")?.parse()?;
-    let system = |name: &str, file_type| FileColumn { name: name.to_owned(), file_type, range: None, null_count: None };
+    let system = |name: &str, file_type| {
+        // Milliseconds of this century.
+        let range = (file_type == FileType::Int(64)).then_some((Value::Int(0), Value::Int(4_102_444_800_000)));
+        FileColumn { name: name.to_owned(), file_type, range, null_count: None }
+    };
     let mut file = LakeFile {
         etag: None,
         path: path.to_owned(),

@@ -1,5 +1,5 @@
-//! Stable pages (design section 3.6): a SELECT with ORDER BY and LIMIT or OFFSET is ordered by `row_id` last, so that two
-//! pages of an unchanged table never share or lose a row.
+//! Stable pages (docs/contract.md, "Stable pages"): a SELECT with ORDER BY and LIMIT or OFFSET is ordered by `row_id`
+//! last, so that two pages of an unchanged table never share or lose a row.
 
 use serde_json::{Value as Json, json};
 

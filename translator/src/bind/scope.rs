@@ -35,6 +35,8 @@ pub(super) struct Origin {
 #[derive(Debug, Clone)]
 pub(super) struct FromItem {
     pub(super) alias: String,
+    /// The schema of a table; a subquery or a WITH query is in none.
+    pub(super) schema: Option<&'static str>,
     pub(super) columns: Output,
     pub(super) source: Source,
     /// What a WHERE clause may filter before the joins.
@@ -77,7 +79,8 @@ impl CteScope {
 
 impl FromItem {
     pub(super) fn derived(alias: &str, columns: Output) -> Self {
-        Self { alias: alias.to_owned(), columns, source: Source::Derived, push: PushRule::Always, visible: true }
+        let source = Source::Derived;
+        Self { alias: alias.to_owned(), schema: None, columns, source, push: PushRule::Always, visible: true }
     }
 
     pub(super) fn becomes_nullable(&mut self) {
@@ -140,9 +143,11 @@ impl<'a> Scopes<'a> {
         .flatten()
     }
 
-    pub(super) fn has_reference(&self, alias: &str) -> bool {
-        self.items()
-            .any(|item| matches!(item.source, Source::Reference { .. }) && item.alias.eq_ignore_ascii_case(alias))
+    /// Whether a table of this schema is called so.
+    pub(super) fn has_table(&self, schema: &str, alias: &str) -> bool {
+        self.items().any(|item| {
+            item.schema.is_some_and(|own| own.eq_ignore_ascii_case(schema)) && item.alias.eq_ignore_ascii_case(alias)
+        })
     }
 
     pub(super) fn has_alias(&self, alias: &str) -> bool {

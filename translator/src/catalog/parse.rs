@@ -1,4 +1,4 @@
-//! From the text of a `catalog.toml` (design section 2.3) to a [`Catalog`], or to all of its faults together.
+//! From the text of a `catalog.toml` (docs/contract.md, "Types") to a [`Catalog`], or to all of its faults together.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,8 +7,12 @@ use std::sync::Arc;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Attribute, Catalog, Entity, MainColumnKind, ScalarType, Storage, TimeEncoding};
-use super::{DELETED_AT_COLUMN, TIER_COLUMN};
+use super::print::type_name;
+use super::{
+    Attribute, Catalog, Entity, KeyColumn, Layout, MAX_PRECISION_OF_DOUBLES, MainColumnKind, OwnTable, ScalarType,
+    Storage, TimeEncoding,
+};
+use super::{DELETED_AT_COLUMN, TIER_COLUMN, fold};
 
 /// Everything that is wrong with a catalog file, in the order of its lines; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +66,16 @@ const RESERVED_ENTITY_NAMES: [&str; 10] = [
 /// Columns that every entity or every file has beside the attributes.
 const RESERVED_COLUMNS: [&str; 7] =
     ["row_id", "created_at", "updated_at", "changed_at", "deleted_at", TIER_COLUMN, DELETED_AT_COLUMN];
+/// Generated statements name columns of their own so.
+const RESERVED_PREFIX: &str = "_tc_";
 
 const ROOT_KEYS: [&str; 1] = ["entity"];
-const ENTITY_KEYS: [&str; 4] = ["name", "schema_id", "description", "attribute"];
+const ENTITY_KEYS: [&str; 5] = ["name", "schema_id", "description", "table", "attribute"];
+const TABLE_KEYS: [&str; 2] = ["name", "key"];
 const ATTRIBUTE_KEYS: [&str; 7] = ["name", "type", "column", "attr_id", "encoding", "list", "description"];
 
-/// Beyond this a double no longer holds every value of the decimal exactly.
-const MAX_PRECISION: u8 = 15;
+/// DuckDB's and Arrow's decimals of 128 bits have no more digits.
+const MAX_PRECISION: u8 = 38;
 
 pub(super) fn parse(text: &str) -> Result<Catalog, CatalogFaults> {
     let mut faults = Faults::new(text);
@@ -130,18 +137,75 @@ fn read_entity(
         faults.report(&id.span(), format!("schema_id {} is already used on line {line}", id.get_ref()));
     }
 
+    let own_table = table.table("table", faults);
+    let kept = if own_table.is_some() || table.has("table") { Kept::InOwnTable } else { Kept::InEav };
     let mut seen = SeenInEntity::default();
-    let attributes = table
+    let attributes: Vec<Attribute> = table
         .tables("attribute", faults)
         .into_iter()
-        .filter_map(|attribute| read_attribute(&attribute, &table.owner, &mut seen, faults))
+        .filter_map(|attribute| read_attribute(&attribute, &table.owner, kept, &mut seen, faults))
         .collect();
+    let layout = match (kept, own_table) {
+        (Kept::InEav, _) => Some(Layout::Eav),
+        (Kept::InOwnTable, Some(own)) => read_own_table(own, &table.owner, &attributes, faults).map(Layout::Table),
+        (Kept::InOwnTable, None) => None,
+    };
     Some(Entity {
         name: name?.into_inner(),
         schema_id: schema_id?.into_inner(),
         description: table.string("description", faults).map(Spanned::into_inner),
         attributes,
+        layout: layout?,
     })
+}
+
+/// Where the attributes of an entity are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    InEav,
+    InOwnTable,
+}
+
+/// Reads `[entity.table]`.
+fn read_own_table(table: Fields<'_>, entity: &str, attributes: &[Attribute], faults: &mut Faults) -> Option<OwnTable> {
+    let table = &Fields { owner: format!("the table of {entity}"), ..table };
+    table.refuse_unknown(&TABLE_KEYS, faults);
+    table.require("name", faults);
+    table.require("key", faults);
+    let name = table.string("name", faults);
+    if let Some(name) = &name
+        && !(name.get_ref().split('.').count() <= 2 && name.get_ref().split('.').all(|part| !part.trim().is_empty()))
+    {
+        faults.report(&name.span(), format!("{}: expected a name such as `orders` or `public.orders`", table.owner));
+        return None;
+    }
+    let columns = table.strings("key", faults)?;
+    if columns.is_empty() {
+        faults.report(&table.span_of("key"), format!("{}: the key has no column", table.owner));
+    }
+    let mut key: Vec<KeyColumn> = Vec::new();
+    for column in &columns {
+        let of_column = |attribute: &Attribute| matches!(&attribute.storage, Storage::Own { column: own } if own == column.get_ref());
+        let message = match attributes.iter().position(of_column) {
+            None => format!("no attribute has the key's column `{}`", column.get_ref()),
+            Some(attribute) if attributes[attribute].list || !attributes[attribute].scalar.is_key() => {
+                format!(
+                    "`{}` is a {}, which can't be part of a key",
+                    column.get_ref(),
+                    type_name(attributes[attribute].scalar)
+                )
+            }
+            Some(_) if key.iter().any(|known| known.column == *column.get_ref()) => {
+                format!("`{}` is in the key twice", column.get_ref())
+            }
+            Some(attribute) => {
+                key.push(KeyColumn { column: column.get_ref().clone(), attribute });
+                continue;
+            }
+        };
+        faults.report(&column.span(), format!("{}: {message}", table.owner));
+    }
+    (key.len() == columns.len() && !key.is_empty()).then_some(OwnTable { name: name?.into_inner(), key })
 }
 
 fn check_entity_name(name: &Spanned<String>, faults: &mut Faults) {
@@ -172,7 +236,13 @@ struct SeenInEntity {
     columns: Seen<String>,
 }
 
-fn read_attribute(table: &Fields<'_>, entity: &str, seen: &mut SeenInEntity, faults: &mut Faults) -> Option<Attribute> {
+fn read_attribute(
+    table: &Fields<'_>,
+    entity: &str,
+    kept: Kept,
+    seen: &mut SeenInEntity,
+    faults: &mut Faults,
+) -> Option<Attribute> {
     let name = table.string("name", faults);
     let owner = match &name {
         Some(name) => format!("attribute `{}` of {entity}", name.get_ref()),
@@ -189,8 +259,36 @@ fn read_attribute(table: &Fields<'_>, entity: &str, seen: &mut SeenInEntity, fau
         read_type(text.get_ref()).map_err(|message| faults.report(&span, format!("{}: {message}", table.owner))).ok()
     });
     let list = table.boolean("list", faults).map(Spanned::into_inner).unwrap_or(false);
-    let encoding = read_encoding(table, scalar, faults);
-    let storage = read_storage(table, seen, faults);
+    if kept == Kept::InEav
+        && let Some(scalar) = scalar
+        && scalar.needs_own_table()
+    {
+        let message = match scalar {
+            ScalarType::Decimal { .. } => format!(
+                "{}: entity_main and eav_data hold decimals of at most {MAX_PRECISION_OF_DOUBLES} digits; a table of its \
+                 own holds {MAX_PRECISION}",
+                table.owner
+            ),
+            _ => format!("{}: only a table of its own ([entity.table]) holds a {}", table.owner, type_name(scalar)),
+        };
+        faults.report(&table.span_of("type"), message);
+    }
+    let encoding = match kept {
+        Kept::InEav => read_encoding(table, scalar, faults),
+        Kept::InOwnTable => {
+            if table.has("encoding") {
+                faults.report(
+                    &table.span_of("encoding"),
+                    format!("{}: a table's columns have types of their own and no encoding", table.owner),
+                );
+            }
+            Some(TimeEncoding::default())
+        }
+    };
+    let storage = match kept {
+        Kept::InEav => read_storage(table, seen, faults),
+        Kept::InOwnTable => read_own_column(table, seen, faults),
+    };
     if list && matches!(storage, Some(Storage::Main { .. })) {
         faults.report(
             &table.span_of("list"),
@@ -233,7 +331,7 @@ fn check_attribute_name(
     }
     let folded = fold(text);
     let key = folded.to_ascii_lowercase();
-    if RESERVED_COLUMNS.contains(&key.as_str()) {
+    if RESERVED_COLUMNS.contains(&key.as_str()) || key.starts_with(RESERVED_PREFIX) {
         faults.report(
             &name.span(),
             format!("{}: the column name `{folded}` is reserved; every entity has that column", table.owner),
@@ -254,11 +352,6 @@ fn check_attribute_name(
     Some(folded)
 }
 
-/// The SQL and Parquet column name of an attribute.
-fn fold(name: &str) -> String {
-    name.replace(['.', ' '], "_")
-}
-
 fn read_type(text: &str) -> Result<ScalarType, String> {
     let text = text.trim();
     if let Some(arguments) = text.strip_prefix("decimal") {
@@ -269,16 +362,20 @@ fn read_type(text: &str) -> Result<ScalarType, String> {
         "smallint" => ScalarType::SmallInt,
         "integer" => ScalarType::Integer,
         "bigint" => ScalarType::BigInt,
+        "real" => ScalarType::Real,
         "double" => ScalarType::Double,
         "boolean" => ScalarType::Boolean,
         "uuid" => ScalarType::Uuid,
         "date" => ScalarType::Date,
+        "time" => ScalarType::Time,
         "timestamp" => ScalarType::Timestamp,
+        "timestamp_naive" => ScalarType::TimestampNaive,
         "json" => ScalarType::Json,
+        "blob" => ScalarType::Blob,
         _ => {
             return Err(format!(
-                "unknown type `{text}`; expected text, smallint, integer, bigint, double, decimal(p,s), boolean, uuid, \
-                 date, timestamp or json"
+                "unknown type `{text}`; expected text, smallint, integer, bigint, real, double, decimal(p,s), boolean, \
+                 uuid, date, time, timestamp, timestamp_naive, json or blob"
             ));
         }
     })
@@ -321,6 +418,27 @@ fn read_encoding(table: &Fields<'_>, scalar: Option<ScalarType>, faults: &mut Fa
             None
         }
     }
+}
+
+/// Reads where an attribute of an entity with a table of its own is: a column of it.
+fn read_own_column(table: &Fields<'_>, seen: &mut SeenInEntity, faults: &mut Faults) -> Option<Storage> {
+    if table.has("attr_id") {
+        faults.report(
+            &table.span_of("attr_id"),
+            format!("{}: the rows are in a table of its own, which has no `attr_id`; expected `column`", table.owner),
+        );
+        return None;
+    }
+    table.require("column", faults);
+    let column = table.string("column", faults)?;
+    if let Some(line) = seen.columns.first_line(column.get_ref().clone(), &column.span(), faults) {
+        faults.report(
+            &column.span(),
+            format!("{}: column `{}` is already used on line {line}", table.owner, column.get_ref()),
+        );
+        return None;
+    }
+    Some(Storage::Own { column: column.into_inner() })
 }
 
 fn read_storage(table: &Fields<'_>, seen: &mut SeenInEntity, faults: &mut Faults) -> Option<Storage> {
@@ -400,25 +518,11 @@ fn cannot_store(kind: MainColumnKind, column: &str, scalar: ScalarType, encoding
                     TimeEncoding::UnixMs => "a bigint_NN column",
                     TimeEncoding::Iso8601 => "a text_NN column",
                 },
+                ScalarType::Real | ScalarType::Time | ScalarType::TimestampNaive | ScalarType::Blob => {
+                    "a table of its own"
+                }
             }
         ),
-    }
-}
-
-/// The type as the catalog file writes it.
-fn type_name(scalar: ScalarType) -> String {
-    match scalar {
-        ScalarType::Text => "text".to_owned(),
-        ScalarType::SmallInt => "smallint".to_owned(),
-        ScalarType::Integer => "integer".to_owned(),
-        ScalarType::BigInt => "bigint".to_owned(),
-        ScalarType::Double => "double".to_owned(),
-        ScalarType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
-        ScalarType::Boolean => "boolean".to_owned(),
-        ScalarType::Uuid => "uuid".to_owned(),
-        ScalarType::Date => "date".to_owned(),
-        ScalarType::Timestamp => "timestamp".to_owned(),
-        ScalarType::Json => "json".to_owned(),
     }
 }
 
@@ -507,6 +611,34 @@ impl<'t> Fields<'t> {
                 None
             }
         }
+    }
+
+    fn strings(&self, key: &str, faults: &mut Faults) -> Option<Vec<Spanned<String>>> {
+        let value = self.get(key)?;
+        let DeValue::Array(array) = value.get_ref() else {
+            self.wrong_type(key, value, "a list of strings", faults);
+            return None;
+        };
+        let mut strings = Vec::new();
+        for element in array.iter() {
+            match element.get_ref() {
+                DeValue::String(text) => strings.push(Spanned::new(element.span(), text.to_string())),
+                _ => {
+                    self.wrong_type(key, element, "a list of strings", faults);
+                    return None;
+                }
+            }
+        }
+        Some(strings)
+    }
+
+    fn table(&self, key: &str, faults: &mut Faults) -> Option<Fields<'t>> {
+        let value = self.get(key)?;
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong_type(key, value, &format!("a table headed [{key}]"), faults);
+            return None;
+        };
+        Some(Fields { table, span: value.span(), owner: self.owner.clone() })
     }
 
     fn tables(&self, key: &str, faults: &mut Faults) -> Vec<Fields<'t>> {

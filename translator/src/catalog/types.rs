@@ -1,5 +1,8 @@
 //! Types of attributes and how PostgreSQL stores them.
 
+/// Up to this precision a double keeps every value of a decimal exactly.
+pub const MAX_PRECISION_OF_DOUBLES: u8 = 15;
+
 /// Type of an attribute, or of the elements of a list attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScalarType {
@@ -7,8 +10,11 @@ pub enum ScalarType {
     SmallInt,
     Integer,
     BigInt,
+    /// A float of 32 bits.
+    Real,
     Double,
-    /// DECIMAL(precision, scale); precision is at most 15, so that a double holds every value.
+    /// DECIMAL(precision, scale); precision is at most 38, and at most 15 where a double keeps the values
+    /// ([`Layout::Eav`]).
     Decimal {
         precision: u8,
         scale: u8,
@@ -16,8 +22,42 @@ pub enum ScalarType {
     Boolean,
     Uuid,
     Date,
+    /// A time of day without a zone.
+    Time,
     Timestamp,
+    /// A timestamp without a zone: a date and a time of day, no moment.
+    TimestampNaive,
     Json,
+    /// Bytes.
+    Blob,
+}
+
+/// How PostgreSQL keeps the rows of an entity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Layout {
+    /// In `entity_main` and `eav_data`.
+    #[default]
+    Eav,
+    /// In a table of the application.
+    Table(OwnTable),
+}
+
+/// An ordinary table, a partitioned one, or a view, whose rows are the rows of an entity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OwnTable {
+    /// Possibly with a schema: `public.orders`.
+    pub name: String,
+    /// The columns of its key in their order; never empty. Each of them is an attribute.
+    pub key: Vec<KeyColumn>,
+}
+
+/// A column of a table's key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeyColumn {
+    /// Its name in PostgreSQL.
+    pub column: String,
+    /// The place of its attribute in [`super::Entity::attributes`].
+    pub attribute: usize,
 }
 
 /// Where PostgreSQL keeps an attribute.
@@ -27,6 +67,8 @@ pub enum Storage {
     Main { column: String, kind: MainColumnKind },
     /// Rows of `eav_data` with this `attr_id`.
     Eav { attr_id: i16 },
+    /// A column of the entity's own table.
+    Own { column: String },
 }
 
 /// The physical type of a numbered column of `entity_main`, known from its name.
@@ -58,13 +100,54 @@ impl ScalarType {
             Self::SmallInt => "SMALLINT".to_owned(),
             Self::Integer => "INTEGER".to_owned(),
             Self::BigInt => "BIGINT".to_owned(),
+            Self::Real => "FLOAT".to_owned(),
             Self::Double => "DOUBLE".to_owned(),
             Self::Decimal { precision, scale } => format!("DECIMAL({precision},{scale})"),
             Self::Boolean => "BOOLEAN".to_owned(),
             Self::Uuid => "UUID".to_owned(),
             Self::Date => "DATE".to_owned(),
+            Self::Time => "TIME".to_owned(),
             Self::Timestamp => "TIMESTAMPTZ".to_owned(),
+            Self::TimestampNaive => "TIMESTAMP".to_owned(),
             Self::Json => "JSON".to_owned(),
+            Self::Blob => "BLOB".to_owned(),
+        }
+    }
+
+    /// Whether only a table of its own can keep the type.
+    pub fn needs_own_table(self) -> bool {
+        match self {
+            Self::Real | Self::Time | Self::TimestampNaive | Self::Blob => true,
+            Self::Decimal { precision, .. } => precision > MAX_PRECISION_OF_DOUBLES,
+            Self::Text
+            | Self::SmallInt
+            | Self::Integer
+            | Self::BigInt
+            | Self::Double
+            | Self::Boolean
+            | Self::Uuid
+            | Self::Date
+            | Self::Timestamp
+            | Self::Json => false,
+        }
+    }
+
+    /// Whether a column of this type may be part of a table's key: equal values have one form.
+    pub fn is_key(self) -> bool {
+        match self {
+            Self::Real | Self::Double | Self::Json => false,
+            Self::Text
+            | Self::SmallInt
+            | Self::Integer
+            | Self::BigInt
+            | Self::Decimal { .. }
+            | Self::Boolean
+            | Self::Uuid
+            | Self::Date
+            | Self::Time
+            | Self::Timestamp
+            | Self::TimestampNaive
+            | Self::Blob => true,
         }
     }
 
@@ -73,9 +156,16 @@ impl ScalarType {
         match self {
             Self::Text | Self::Uuid | Self::Json => true,
             Self::Date | Self::Timestamp => encoding == TimeEncoding::Iso8601,
-            Self::SmallInt | Self::Integer | Self::BigInt | Self::Double | Self::Decimal { .. } | Self::Boolean => {
-                false
-            }
+            Self::SmallInt
+            | Self::Integer
+            | Self::BigInt
+            | Self::Real
+            | Self::Double
+            | Self::Decimal { .. }
+            | Self::Boolean
+            | Self::Time
+            | Self::TimestampNaive
+            | Self::Blob => false,
         }
     }
 }
@@ -112,6 +202,7 @@ impl MainColumnKind {
                 TimeEncoding::UnixMs => self == Self::BigInt,
                 TimeEncoding::Iso8601 => self == Self::Text,
             },
+            ScalarType::Real | ScalarType::Time | ScalarType::TimestampNaive | ScalarType::Blob => false,
         }
     }
 }

@@ -4,8 +4,11 @@
 //! that it is true, false and NULL exactly when the condition is; only exact texts may stand below a NOT or carry a
 //! LIMIT with them.
 
+use super::own::{decimal_as_double, native_constant, own_operand};
 use super::{Stored, physical, stored, stored_scalar};
-use crate::catalog::{Column, Entity, ScalarType, Storage};
+use crate::bind::Reference;
+use crate::catalog::{Column, Entity, Layout, ScalarType, Storage};
+use crate::derived::row_id_condition;
 use crate::literal::exact_double;
 use crate::predicate::{CompareOp, Conjunct, Predicate, TextTest};
 use crate::quote::{date_text, decimal_text, postgres_double, postgres_text, uuid_text};
@@ -47,12 +50,32 @@ impl PushedPredicate {
         let predicate = conjunct.predicate.as_ref().map_err(Clone::clone)?;
         let (sql, pushdown) = render(predicate, entity)
             .ok_or("PostgreSQL stores the column in a form that can't be compared the same way")?;
+        // What a condition on the key says of the row id finds the entries by their index, and changes no answer.
+        let sql = match single_key_ids(predicate, entity) {
+            Some(ids) => format!("({ids} AND {sql})"),
+            None => sql,
+        };
         let pushdown = if conjunct.weakened { Pushdown::Inexact } else { pushdown };
         let mut columns = Vec::new();
         predicate.columns(&mut columns);
         let reads_only_change_log = columns.iter().all(|column| matches!(column, Column::RowId | Column::UpdatedAt));
         Ok(Self { sql, pushdown, columns, reads_only_change_log })
     }
+}
+
+/// What one condition on a key of one column says of `c.row_id`.
+fn single_key_ids(predicate: &Predicate, entity: &Entity) -> Option<String> {
+    let is_single = entity.own_table()?.key.len() == 1;
+    let ids = is_single.then(|| row_id_condition(entity, &[predicate])).flatten()?;
+    render(&ids, entity).map(|(sql, _)| sql)
+}
+
+/// What the conditions of a reference on the key of its table say of `c.row_id` together.
+pub(crate) fn implied_row_ids(reference: &Reference) -> Option<String> {
+    let predicates: Vec<&Predicate> =
+        reference.conjuncts.iter().filter_map(|conjunct| conjunct.predicate.as_ref().ok()).collect();
+    let ids = row_id_condition(&reference.entity, &predicates)?;
+    render(&ids, &reference.entity).map(|(sql, _)| sql)
 }
 
 fn render(predicate: &Predicate, entity: &Entity) -> Rendered {
@@ -151,7 +174,7 @@ fn ilike(operand: &Operand, pattern: &str, escape: Option<char>) -> Rendered {
     let pattern = postgres_text(pattern)?;
     let escape = postgres_text(&escape.map(String::from).unwrap_or_default())?;
     let beyond_ascii = postgres_text("[^\\u0001-\\u007f]")?;
-    let column = format!("{} COLLATE \"C\"", operand.sql);
+    let column = &operand.sql;
     Some((format!("({column} ~ {beyond_ascii} OR {column} ILIKE {pattern} ESCAPE {escape})"), Pushdown::Inexact))
 }
 
@@ -169,6 +192,10 @@ fn well_escaped(pattern: &str, escape: Option<char>) -> bool {
 
 /// A column as PostgreSQL sees it.
 struct Operand {
+    /// What is compared. Text is under the collation "C", the order and equality of bytes, as in DuckDB: under any other
+    /// one PostgreSQL may order otherwise, call other texts equal, or refuse to match patterns at all. The dirty set leads
+    /// the hot statement, and rows of `entity_main` are found by their key; an index that should find text would have to be
+    /// one on `(text_01 COLLATE "C")`.
     sql: String,
     stored: Stored,
     scalar: ScalarType,
@@ -178,17 +205,32 @@ struct Operand {
 
 impl Operand {
     fn of(column: Column, entity: &Entity) -> Self {
-        let (sql, stored, scalar, is_nullable) = match column {
-            Column::RowId => ("c.row_id".to_owned(), Stored::Uuid, ScalarType::Uuid, true),
-            Column::UpdatedAt => ("c.changed_at".to_owned(), Stored::Millis, ScalarType::Timestamp, true),
-            Column::CreatedAt => ("m.ltbase_created_at".to_owned(), Stored::Millis, ScalarType::Timestamp, true),
+        let own = |sql: &str, stored, scalar| Self::new(sql.to_owned(), stored, scalar);
+        match column {
+            Column::RowId => own("c.row_id", Stored::Uuid, ScalarType::Uuid),
+            Column::UpdatedAt => own("c.changed_at", Stored::Millis, ScalarType::Timestamp),
+            Column::CreatedAt => match &entity.layout {
+                Layout::Eav => own("m.ltbase_created_at", Stored::Millis, ScalarType::Timestamp),
+                Layout::Table(_) => own("c.created_at", Stored::Millis, ScalarType::Timestamp),
+            },
             Column::Attribute(index) => {
                 let attribute = &entity.attributes[index];
-                (physical(attribute).0, stored(attribute), attribute.scalar, true)
+                let expression = match &attribute.storage {
+                    Storage::Own { column } => own_operand(attribute, column),
+                    Storage::Main { .. } | Storage::Eav { .. } => physical(attribute).0,
+                };
+                Self::new(expression, stored(attribute), attribute.scalar)
             }
-            Column::Tier | Column::DeletedAt => ("NULL".to_owned(), Stored::Opaque, ScalarType::Text, false),
-        };
-        Self { sql, stored, scalar, is_nullable }
+            Column::Tier | Column::DeletedAt => {
+                Self { is_nullable: false, ..own("NULL", Stored::Opaque, ScalarType::Text) }
+            }
+        }
+    }
+
+    fn new(column: String, stored: Stored, scalar: ScalarType) -> Self {
+        let is_text = matches!(stored, Stored::Text | Stored::UuidText | Stored::IsoText);
+        let sql = if is_text { format!("({column} COLLATE \"C\")") } else { column };
+        Self { sql, stored, scalar, is_nullable: true }
     }
 
     fn compared(&self, op: CompareOp, right: impl std::fmt::Display) -> String {
@@ -199,14 +241,13 @@ impl Operand {
 fn compare(operand: &Operand, op: CompareOp, value: &Value) -> Rendered {
     let exact = |sql: String| Some((sql, Pushdown::Exact));
     match (operand.stored, value) {
-        (Stored::Text, Value::Text(text)) => {
-            let text = postgres_text(text)?;
-            match op {
-                CompareOp::Equal | CompareOp::NotEqual => exact(operand.compared(op, text)),
-                // DuckDB orders text by its bytes; a database's own collation may not.
-                _ => exact(format!("({} COLLATE \"C\" {} {text})", operand.sql, op.sql())),
+        (Stored::Text, Value::Text(text)) => exact(operand.compared(op, postgres_text(text)?)),
+        (Stored::Native, value) => match (operand.scalar, value) {
+            (ScalarType::Decimal { precision, .. }, Value::Double(value)) => {
+                decimal_as_double(&operand.sql, precision, op, *value).and_then(exact)
             }
-        }
+            (scalar, value) => exact(operand.compared(op, native_constant(scalar, value)?)),
+        },
         (Stored::Integer, Value::Bool(value)) => exact(operand.compared(op, i32::from(*value))),
         (Stored::Double, Value::Bool(value)) => {
             exact(operand.compared(op, postgres_double(f64::from(u8::from(*value)))))
@@ -220,8 +261,7 @@ fn compare(operand: &Operand, op: CompareOp, value: &Value) -> Rendered {
             // The text may be in any case, without hyphens, in braces or behind `urn:uuid:`. The digits order as the
             // numbers do.
             let digits = format!("right(translate(lower({}), '-{{}}', ''), 32)", operand.sql);
-            let collation = if matches!(op, CompareOp::Equal | CompareOp::NotEqual) { "" } else { " COLLATE \"C\"" };
-            exact(format!("({digits}{collation} {} '{value:032x}')", op.sql()))
+            exact(format!("({digits} {} '{value:032x}')", op.sql()))
         }
         (Stored::IsoText, Value::Date(days)) => iso_text(operand, op, i64::from(*days)),
         (Stored::IsoText, Value::Timestamp(micros)) => iso_text(operand, op, micros.div_euclid(MICROS_PER_DAY)),
@@ -284,7 +324,6 @@ fn double(operand: &Operand, op: CompareOp, value: &Value) -> Rendered {
 
 /// A bound in milliseconds, as the column's own type.
 fn millis(operand: &Operand, value: i64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of representable timestamps are below 2^53")]
     match operand.stored {
         Stored::MillisDouble => postgres_double(value as f64),
         _ => format!("({value})"),
@@ -343,14 +382,14 @@ fn iso_text(operand: &Operand, op: CompareOp, day: i64) -> Rendered {
         (text.len() == 10 && text.is_ascii()).then_some(text)
     };
     let (before, after) = (day_text(day - 1)?, day_text(day + 1)?);
-    let day = format!("left({}, 10) COLLATE \"C\"", operand.sql);
+    let day = format!("left({}, 10)", operand.sql);
     let bounds = match op {
         CompareOp::Equal => format!("{day} BETWEEN '{before}' AND '{after}'"),
         CompareOp::NotEqual => return None,
         CompareOp::Less | CompareOp::LessOrEqual => format!("{day} <= '{after}'"),
         CompareOp::Greater | CompareOp::GreaterOrEqual => format!("{day} >= '{before}'"),
     };
-    let plain = format!("{} COLLATE \"C\" !~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}'", operand.sql);
+    let plain = format!("{} !~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}'", operand.sql);
     Some((format!("({plain} OR {bounds})"), Pushdown::Inexact))
 }
 
@@ -359,10 +398,15 @@ fn iso_text(operand: &Operand, op: CompareOp, day: i64) -> Rendered {
 fn list_contains(column: Column, value: &Value, entity: &Entity) -> Rendered {
     let Column::Attribute(index) = column else { return None };
     let attribute = &entity.attributes[index];
-    let Storage::Eav { attr_id } = attribute.storage else { return None };
-    let list = format!("e.a{attr_id}");
+    let (list, is_own) = match &attribute.storage {
+        Storage::Eav { attr_id } => (format!("e.a{attr_id}"), false),
+        Storage::Own { .. } => (physical(attribute).0, true),
+        Storage::Main { .. } => return None,
+    };
     let plain = match (attribute.scalar, value) {
-        (ScalarType::Text, Value::Text(text)) => Some(postgres_text(text)?),
+        // An element of its own type compares as a column of it.
+        _ if is_own => None,
+        (ScalarType::Text, Value::Text(text)) => Some(format!("{} COLLATE \"C\"", postgres_text(text)?)),
         (ScalarType::SmallInt | ScalarType::Integer | ScalarType::BigInt | ScalarType::Double, value) => {
             let bound = exact_double(value)?;
             (attribute.scalar == ScalarType::Double || bound.abs() < 9_007_199_254_740_992.0)
@@ -374,12 +418,12 @@ fn list_contains(column: Column, value: &Value, entity: &Entity) -> Rendered {
     let sql = match plain {
         Some(element) => format!("({element} = ANY ({list}))"),
         None => {
-            let element = Operand {
-                sql: "u.element".to_owned(),
-                stored: stored_scalar(attribute),
-                scalar: attribute.scalar,
-                is_nullable: true,
+            // A list of decimals is delivered as texts.
+            let element = match (attribute.scalar, is_own) {
+                (ScalarType::Decimal { .. }, true) => "u.element::numeric",
+                _ => "u.element",
             };
+            let element = Operand::new(element.to_owned(), stored_scalar(attribute), attribute.scalar);
             let (equal, _) = compare(&element, CompareOp::Equal, value)?;
             format!("(EXISTS (SELECT FROM unnest({list}) AS u (element) WHERE {equal}))")
         }

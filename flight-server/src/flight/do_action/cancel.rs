@@ -9,10 +9,10 @@ use arrow_flight::{
 use bytes::Bytes;
 use prost::Message;
 
-use crate::flight::CancelOutcome;
 use crate::flight::failure::{Failure, Outcome};
 use crate::flight::handle;
 use crate::flight::server::FlightSqlServer;
+use crate::query::CancelOutcome;
 
 /// `ActionCancelQueryResult.CancelResult.CANCEL_RESULT_CANCELLED`
 const CANCEL_RESULT_CANCELLED: i32 = 1;

@@ -23,6 +23,7 @@ fn statement() -> StatementHandle {
             max_rows: Some(10),
             ..QueryOptions::default()
         },
+        schema_digest: u64::MAX,
     }
 }
 

@@ -14,8 +14,8 @@ use arrow_flight::sql::{
 };
 
 use super::pattern::ESCAPE;
-use crate::flight::SqlVocabulary;
 use crate::flight::failure::{Failure, Outcome};
+use crate::query::SqlVocabulary;
 
 const SERVER_NAME: &str = "thermocline";
 /// The version of the Arrow columnar format that IPC messages are written in.

@@ -9,9 +9,9 @@ use translator::catalog::{CATALOG_NAME, Column, Entity, SCHEMA_NAME};
 
 use super::TABLE_TYPE;
 use super::pattern::{catalog_matches, name_matches, schema_matches};
-use crate::flight::QueryPipeline;
 use crate::flight::entity_schemas::{EntitySchema, EntitySchemas};
 use crate::flight::failure::{Failure, Outcome};
+use crate::query::QueryPipeline;
 
 pub(super) async fn answer(
     command: &CommandGetTables,
@@ -24,7 +24,7 @@ pub(super) async fn answer(
     let wanted = |entity: &Entity| {
         catalog_matches(command.catalog.as_deref())
             && schema_matches(command.db_schema_filter_pattern.as_deref())
-            && (command.table_types.is_empty() || command.table_types.iter().any(|table_type| table_type == TABLE_TYPE))
+            && (command.table_types.is_empty() || command.table_types.iter().any(|table_type| is_table(table_type)))
             && name_matches(command.table_name_filter_pattern.as_deref(), &entity.name)
     };
     if command.include_schema {
@@ -42,6 +42,12 @@ pub(super) async fn answer(
         }
     }
     builder.build().map_err(Failure::internal)
+}
+
+/// Whether a client that asks for this type asks for tables. The standard leaves the names of types to servers, so clients
+/// ask by those that they know: `information_schema` and most servers say `BASE TABLE`, and not all write capitals.
+fn is_table(table_type: &str) -> bool {
+    [TABLE_TYPE, "BASE TABLE"].iter().any(|name| table_type.eq_ignore_ascii_case(name))
 }
 
 /// The table's schema with what Flight SQL says about columns in the fields' metadata.

@@ -63,6 +63,9 @@ async fn tables_are_filtered() {
         ..all.clone()
     };
     assert_eq!(tables(types(&["VIEW", "TABLE"])).await.len(), 2);
+    for asked in [&["BASE TABLE"][..], &["table"], &["view", "Base Table"], &["BASE TABLE", "TABLE"]] {
+        assert_eq!(tables(types(asked)).await, ["air_lines", "flights"], "{asked:?}");
+    }
     assert!(tables(types(&["VIEW"])).await.is_empty());
     let schema = CommandGetTables { db_schema_filter_pattern: Some("public".to_owned()), ..all.clone() };
     assert!(tables(schema).await.is_empty());

@@ -79,7 +79,17 @@ fn large_parameters_are_refused_by_name_of_the_limit() {
 fn damaged_streams_are_errors() {
     let batch = row(vec![("1", Arc::new(StringArray::from(vec!["AA"]))), ("2", Arc::new(Int32Array::from(vec![1])))]);
     let messages = put(vec![batch]);
+    // A header that ends early is no message.
+    for (index, message) in messages.iter().enumerate() {
+        for length in 0..message.data_header.len() / 2 {
+            let mut damaged = messages.clone();
+            damaged[index].data_header.truncate(length);
+            assert!(of_messages(&damaged).is_err(), "message {index}, {length} bytes of its header");
+        }
+    }
+    // A changed byte may leave a message that is one: then it is one row, and otherwise it is refused.
     let mut random = Random::new(11);
+    let mut refused = 0;
     for _ in 0..20_000 {
         let mut damaged = messages.clone();
         let message = random.below(damaged.len());
@@ -87,6 +97,10 @@ fn damaged_streams_are_errors() {
         let place = random.below(header.len());
         header[place] = random.byte();
         damaged[message].data_header = header.into();
-        let _ = of_messages(&damaged);
+        match of_messages(&damaged) {
+            Ok(bound) => assert!(bound.is_none_or(|row| row.num_rows() == 1)),
+            Err(_) => refused += 1,
+        }
     }
+    assert!(refused > 1_000, "{refused} of 20,000 were refused");
 }

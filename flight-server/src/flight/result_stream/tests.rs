@@ -4,9 +4,9 @@ use arrow::array::{ArrayRef, DictionaryArray, StringArray};
 use arrow::datatypes::{DataType, Int8Type, Schema};
 use arrow_flight::utils::flight_data_to_batches;
 
-use super::super::QueryPipeline;
 use super::super::test_pipeline::TestPipeline;
 use super::*;
+use crate::query::QueryPipeline;
 use crate::query::{ErrorKind, QueryRequest};
 
 fn id() -> FailedQuery {
@@ -50,7 +50,7 @@ async fn schema_then_batches_then_the_plan() {
     let plan: serde_json::Value = serde_json::from_slice(&last.app_metadata).unwrap();
     assert_eq!(plan["execution"]["rows"], 10_000);
     let batches = flight_data_to_batches(&messages).unwrap();
-    assert_eq!(batches.last().unwrap().num_rows(), 0);
+    assert!(batches.iter().all(|batch| batch.num_rows() > 0), "the plan comes with rows");
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 10_000);
 }
 
@@ -60,6 +60,24 @@ async fn no_rows_still_have_a_schema_and_a_plan() {
     assert!(status.is_none());
     assert_eq!(messages.len(), 2);
     assert_eq!(Schema::try_from(&messages[0]).unwrap(), *TestPipeline::schema());
+}
+
+/// Rows don't wait for an end that takes long, which then comes by itself.
+#[tokio::test]
+async fn rows_come_before_a_late_end() {
+    let (sender, events) = futures::channel::mpsc::unbounded();
+    let schema = TestPipeline::schema();
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(arrow::array::Int64Array::from(vec![1])), Arc::new(StringArray::from(vec!["a"]))];
+    let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    sender.unbounded_send(Ok(QueryEvent::Batch(rows))).unwrap();
+    let mut stream = of_query(QueryStream { schema, events: events.boxed() }, id(), 1_000);
+    for _ in ["schema", "rows"] {
+        assert!(stream.next().await.unwrap().unwrap().app_metadata.is_empty());
+    }
+    sender.unbounded_send(Ok(QueryEvent::End(Arc::new(serde_json::json!({"late": true}))))).unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap().app_metadata, r#"{"late":true}"#);
+    assert!(stream.next().await.is_none());
 }
 
 #[tokio::test]

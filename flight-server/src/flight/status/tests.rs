@@ -2,7 +2,7 @@ use super::*;
 use crate::query::QueryError;
 
 /// Written out a second time on purpose: a changed code must be changed in two places.
-const CODES: [(ErrorKind, Code); 11] = [
+const CODES: [(ErrorKind, Code); 12] = [
     (ErrorKind::InvalidQuery, Code::InvalidArgument),
     (ErrorKind::NotFound, Code::NotFound),
     (ErrorKind::Unauthenticated, Code::Unauthenticated),
@@ -12,6 +12,7 @@ const CODES: [(ErrorKind, Code); 11] = [
     (ErrorKind::DeadlineExceeded, Code::DeadlineExceeded),
     (ErrorKind::Cancelled, Code::Cancelled),
     (ErrorKind::Misconfigured, Code::Unavailable),
+    (ErrorKind::UnreadableValue, Code::Unavailable),
     (ErrorKind::Unsupported, Code::Unimplemented),
     (ErrorKind::Internal, Code::Internal),
 ];
@@ -76,10 +77,35 @@ fn any_offset_is_survived() {
     assert_eq!(Position::of("", 0).unwrap().excerpt, "");
 }
 
+/// Header bytes of a status as gRPC counts them: name, value and 32 for each.
+fn wire_bytes(status: &Status) -> usize {
+    let headers = status.clone().into_http::<()>().into_parts().0.headers;
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
 #[test]
-fn a_long_message_is_cut_by_characters() {
-    let status = Status::from(Failure::invalid("ü".repeat(10_000)));
-    assert_eq!(status.message().chars().count(), MAX_MESSAGE_CHARS + 1);
+fn a_long_message_is_cut_by_what_it_takes_on_the_wire() {
+    let words = "the file `/lake/base/1/a.parquet` can't be read; ".repeat(1_000);
+    for text in [
+        "日".repeat(10_000),
+        "🦆".repeat(10_000),
+        "ü ".repeat(10_000),
+        words,
+        "x".repeat(100_000),
+        "\n{}\"".repeat(9_000),
+    ] {
+        let sql = format!("SELECT '{}' FROM t, u WHERE '{}'", "日".repeat(500), "🦆".repeat(500));
+        let error = QueryError::new(ErrorKind::LimitExceeded, text.clone())
+            .at(sql.find("FROM"))
+            .retry_after(std::time::Duration::from_secs(1));
+        let status = Status::from(Failure::of_query(error, "01890a5d-ac96-774b-bcce-b302099a8057", &sql));
+        assert!(status.message().starts_with(&text[..12]), "{}", status.message());
+        assert!(
+            status.message().contains('…')
+                && status.message().ends_with("(query id 01890a5d-ac96-774b-bcce-b302099a8057)")
+        );
+        assert!(wire_bytes(&status) < 8_192, "{} bytes of {}", wire_bytes(&status), &text[..12]);
+    }
 }
 
 #[test]

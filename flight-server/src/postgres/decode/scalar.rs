@@ -1,10 +1,11 @@
-//! One column of scalars: from a wire type to a logical type (design section 2.3).
+//! One column of scalars: from a wire type to a logical type (docs/contract.md, "Types").
 
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder,
+    TimestampMicrosecondBuilder,
 };
 use translator::catalog::{ScalarType, TimeEncoding};
 use translator::hot::WireType;
@@ -33,12 +34,20 @@ enum ColumnBuilder {
     SmallInt(Int16Builder),
     Integer(Int32Builder),
     BigInt(Int64Builder),
+    Real(Float32Builder),
     Double(Float64Builder),
-    Decimal { builder: Decimal128Builder, precision: u8, scale: u8 },
+    Decimal {
+        builder: Decimal128Builder,
+        precision: u8,
+        scale: u8,
+    },
     Boolean(BooleanBuilder),
     Uuid(FixedSizeBinaryBuilder),
     Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    /// With a zone, which is UTC, or without.
     Timestamp(TimestampMicrosecondBuilder),
+    Blob(BinaryBuilder),
 }
 
 impl ScalarBuilder {
@@ -48,17 +57,21 @@ impl ScalarBuilder {
         let is_text = wire == WireType::Text;
         let fits = match scalar {
             ScalarType::Text | ScalarType::Json => is_text,
-            ScalarType::SmallInt
-            | ScalarType::Integer
-            | ScalarType::BigInt
-            | ScalarType::Double
-            | ScalarType::Decimal { .. }
-            | ScalarType::Boolean => is_number,
+            ScalarType::SmallInt | ScalarType::Integer | ScalarType::BigInt | ScalarType::Double => is_number,
+            // A `numeric` comes as its text, which is exact.
+            ScalarType::Decimal { .. } => is_number || is_text,
+            ScalarType::Boolean => is_number || wire == WireType::Bool,
             ScalarType::Uuid => is_text || wire == WireType::Uuid,
+            ScalarType::Date if wire == WireType::Date => true,
+            ScalarType::Timestamp if wire == WireType::Timestamp => true,
             ScalarType::Date | ScalarType::Timestamp => match encoding {
                 TimeEncoding::UnixMs => is_number,
                 TimeEncoding::Iso8601 => is_text,
             },
+            ScalarType::Real => wire == WireType::Float4,
+            ScalarType::Time => wire == WireType::Time,
+            ScalarType::TimestampNaive => wire == WireType::Timestamp,
+            ScalarType::Blob => wire == WireType::Bytes,
         };
         let column = match scalar {
             ScalarType::Text => ColumnBuilder::Text(StringBuilder::new()),
@@ -75,6 +88,10 @@ impl ScalarBuilder {
             ScalarType::Uuid => ColumnBuilder::Uuid(FixedSizeBinaryBuilder::new(16)),
             ScalarType::Date => ColumnBuilder::Date(Date32Builder::new()),
             ScalarType::Timestamp => ColumnBuilder::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            ScalarType::TimestampNaive => ColumnBuilder::Timestamp(TimestampMicrosecondBuilder::new()),
+            ScalarType::Real => ColumnBuilder::Real(Float32Builder::new()),
+            ScalarType::Time => ColumnBuilder::Time(Time64MicrosecondBuilder::new()),
+            ScalarType::Blob => ColumnBuilder::Blob(BinaryBuilder::new()),
         };
         fits.then_some(Self { wire, column })
     }
@@ -92,6 +109,9 @@ impl ScalarBuilder {
             ColumnBuilder::Uuid(builder) => builder.len(),
             ColumnBuilder::Date(builder) => builder.len(),
             ColumnBuilder::Timestamp(builder) => builder.len(),
+            ColumnBuilder::Real(builder) => builder.len(),
+            ColumnBuilder::Time(builder) => builder.len(),
+            ColumnBuilder::Blob(builder) => builder.len(),
         }
     }
 
@@ -113,10 +133,18 @@ impl ScalarBuilder {
                 builder.append_option(field.map(|bytes| double(bytes, wire)).transpose()?);
             }
             ColumnBuilder::Decimal { builder, precision, scale } => {
-                let value = field.map(|bytes| decimal(double(bytes, wire)?, *precision, *scale)).transpose()?;
-                builder.append_option(value);
+                let value = field.map(|bytes| match wire {
+                    WireType::Text => numeric(text(bytes)?, *precision, *scale),
+                    wire => decimal(double(bytes, wire)?, *precision, *scale),
+                });
+                builder.append_option(value.transpose()?);
             }
             ColumnBuilder::Boolean(builder) => {
+                if wire == WireType::Bool {
+                    let value = field.map(|bytes| fixed::<1>(Some(bytes)).map(|flag| flag != [0]).ok_or(WRONG_SIZE));
+                    builder.append_option(value.transpose()?);
+                    return Ok(());
+                }
                 let value = field.map(|bytes| match integer(bytes, wire) {
                     Ok(0) => Ok(false),
                     Ok(1) => Ok(true),
@@ -134,6 +162,12 @@ impl ScalarBuilder {
             ColumnBuilder::Timestamp(builder) => {
                 builder.append_option(field.map(|bytes| timestamp(bytes, wire)).transpose()?);
             }
+            ColumnBuilder::Real(builder) => {
+                let real = |bytes| fixed(Some(bytes)).map(f32::from_be_bytes).ok_or(WRONG_SIZE);
+                builder.append_option(field.map(real).transpose()?);
+            }
+            ColumnBuilder::Time(builder) => builder.append_option(field.map(time).transpose()?),
+            ColumnBuilder::Blob(builder) => builder.append_option(field),
         }
         Ok(())
     }
@@ -150,6 +184,9 @@ impl ScalarBuilder {
             ColumnBuilder::Uuid(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Date(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Timestamp(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Real(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Time(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Blob(builder) => Arc::new(builder.finish()),
         })
     }
 }
@@ -201,7 +238,8 @@ fn double(bytes: &[u8], wire: WireType) -> Result<f64, Misfit> {
 /// The unscaled decimal of a double, rounded half away from zero.
 ///
 /// What is rounded is the shortest decimal that reads back as the double: 1.005 to two digits is 1.01, although the
-/// double next to 1.005 is a little smaller. That is what whoever wrote 1.005 meant, and what PostgreSQL shows.
+/// double next to 1.005 is a little smaller. That is what whoever wrote 1.005 meant, and what PostgreSQL shows. Doubles
+/// in files are read by the same rule (the translator's `rounded_double`).
 fn decimal(number: f64, precision: u8, scale: u8) -> Result<i128, Misfit> {
     if !number.is_finite() {
         return Err(Misfit::new("is not a finite number"));
@@ -241,6 +279,51 @@ fn round_shortest(number: f64, scale: u8) -> i128 {
     if number < 0.0 { -unscaled } else { unscaled }
 }
 
+/// The unscaled decimal of a `numeric` as PostgreSQL prints it; nothing is rounded.
+fn numeric(text: &str, precision: u8, scale: u8) -> Result<i128, Misfit> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return Err(Misfit::new("is not a finite number"));
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let scale = usize::from(scale);
+    if fraction.len() > scale {
+        return Err(Misfit::new("has more digits after the point than the catalog's type"));
+    }
+    let unscaled: i128 = format!("{whole}{fraction:0<scale$}").parse().map_err(|_| OUT_OF_RANGE)?;
+    if unscaled >= 10_i128.pow(precision.into()) { Err(OUT_OF_RANGE) } else { Ok(sign * unscaled) }
+}
+
+/// From PostgreSQL's first day, 2000-01-01, to 1970-01-01.
+const DAYS_TO_2000: i32 = 10_957;
+const MICROS_TO_2000: i64 = 946_684_800_000_000;
+const INFINITE: Misfit = Misfit::new("is infinite");
+
+/// A `date`: days since 1970-01-01.
+fn own_date(bytes: &[u8]) -> Result<i32, Misfit> {
+    let days = fixed(Some(bytes)).map(i32::from_be_bytes).ok_or(WRONG_SIZE)?;
+    if days == i32::MAX || days == i32::MIN {
+        return Err(INFINITE);
+    }
+    days.checked_add(DAYS_TO_2000).filter(|days| *days < i32::MAX).ok_or(OUT_OF_RANGE)
+}
+
+/// A `timestamp` or `timestamptz`: microseconds since 1970-01-01.
+fn own_timestamp(bytes: &[u8]) -> Result<i64, Misfit> {
+    let micros = fixed(Some(bytes)).map(i64::from_be_bytes).ok_or(WRONG_SIZE)?;
+    if micros == i64::MAX || micros == i64::MIN {
+        return Err(INFINITE);
+    }
+    micros.checked_add(MICROS_TO_2000).filter(|micros| *micros < i64::MAX).ok_or(OUT_OF_RANGE)
+}
+
+/// A `time`: microseconds since midnight. PostgreSQL's 24:00:00 is none of Arrow's.
+fn time(bytes: &[u8]) -> Result<i64, Misfit> {
+    let micros = fixed(Some(bytes)).map(i64::from_be_bytes).ok_or(WRONG_SIZE)?;
+    if (0..MICROS_PER_DAY).contains(&micros) { Ok(micros) } else { Err(OUT_OF_RANGE) }
+}
+
 fn uuid(bytes: &[u8], wire: WireType) -> Result<[u8; 16], Misfit> {
     if wire == WireType::Uuid {
         return fixed(Some(bytes)).ok_or(WRONG_SIZE);
@@ -253,6 +336,9 @@ fn uuid(bytes: &[u8], wire: WireType) -> Result<[u8; 16], Misfit> {
 
 /// Days since the epoch; a time of day is floored to the UTC day.
 fn date(bytes: &[u8], wire: WireType) -> Result<i32, Misfit> {
+    if wire == WireType::Date {
+        return own_date(bytes);
+    }
     let days = if wire == WireType::Text {
         iso8601::read_timestamp(text(bytes)?)?.div_euclid(MICROS_PER_DAY)
     } else {
@@ -264,6 +350,9 @@ fn date(bytes: &[u8], wire: WireType) -> Result<i32, Misfit> {
 
 /// Microseconds since the epoch.
 fn timestamp(bytes: &[u8], wire: WireType) -> Result<i64, Misfit> {
+    if wire == WireType::Timestamp {
+        return own_timestamp(bytes);
+    }
     let micros = if wire == WireType::Text {
         iso8601::read_timestamp(text(bytes)?)?
     } else {

@@ -53,7 +53,13 @@ fn entity(scalar: ScalarType, list: bool, encoding: TimeEncoding) -> Entity {
         encoding,
         description: None,
     };
-    Entity { name: "things".to_owned(), schema_id: 1, description: None, attributes: vec![attribute] }
+    Entity {
+        name: "things".to_owned(),
+        schema_id: 1,
+        description: None,
+        attributes: vec![attribute],
+        layout: translator::catalog::Layout::Eav,
+    }
 }
 
 /// A whole row around one attribute value.
@@ -78,8 +84,8 @@ fn value(scalar: ScalarType, encoding: TimeEncoding, wire: WireType, field: Fiel
             let options = FormatOptions::new().with_null("NULL");
             // Printing a named time zone would take a database of them; an offset prints without.
             let column = match batch.column(4).as_primitive_opt::<TimestampMicrosecondType>() {
-                Some(times) => Arc::new(times.clone().with_timezone("+00:00")),
-                None => Arc::clone(batch.column(4)),
+                Some(times) if times.timezone().is_some() => Arc::new(times.clone().with_timezone("+00:00")),
+                Some(_) | None => Arc::clone(batch.column(4)),
             };
             ArrayFormatter::try_new(column.as_ref(), &options).unwrap().value(0).to_string()
         }
@@ -232,7 +238,10 @@ fn inconsistent_rows_are_counted_and_left_out() {
     let tombstone_without_main = vec![Some(vec![2; 16]), int8(6), int8(6), None, Some(vec![0]), None];
     let live = vec![Some(vec![3; 16]), int8(7), int8(0), int8(1), Some(vec![1]), text("x")];
     let (batch, summary) = decode(&things, WireType::Text, &[live_without_main, tombstone_without_main, live]).unwrap();
-    assert_eq!(summary, HotSummary { rows_scanned: 3, rows_returned: 2, inconsistent_rows: 1, bytes: 33 + 33 + 42 });
+    assert_eq!(
+        summary,
+        HotSummary { rows_scanned: 3, rows_returned: 2, inconsistent_rows: 1, unreadable_rows: 0, bytes: 33 + 33 + 42 }
+    );
     let deleted_at = batch.column(2).as_primitive::<Int64Type>();
     assert_eq!((deleted_at.value(0), deleted_at.is_null(1)), (6, true));
     assert_eq!(batch.column(0).as_fixed_size_binary().value(1), [3; 16]);
@@ -250,5 +259,40 @@ fn a_wire_type_that_cannot_carry_the_type_is_a_bug() {
     ] {
         let error = decode(&entity(scalar, list, ms), wire, &[]).unwrap_err();
         assert_eq!(error.kind(), PostgresErrorKind::Internal, "{scalar:?} {wire:?}");
+    }
+}
+
+#[test]
+fn columns_of_a_table_of_its_own() {
+    use ScalarType::{Blob, Boolean, Date, Decimal, Real, Time, Timestamp, TimestampNaive};
+    let int4 = |value: i32| Some(value.to_be_bytes().to_vec());
+    let wide = Decimal { precision: 38, scale: 3 };
+    for (scalar, wire, field, expected) in [
+        (Date, WireType::Date, int4(0), "2000-01-01"),
+        (Date, WireType::Date, int4(-10_958), "1969-12-31"),
+        (Date, WireType::Date, int4(i32::MAX), "is infinite"),
+        (Date, WireType::Date, int4(i32::MAX - 1), "is out of range"),
+        (Timestamp, WireType::Timestamp, int8(-946_684_800_000_001), "1969-12-31T23:59:59.999999Z"),
+        (Timestamp, WireType::Timestamp, int8(i64::MIN), "is infinite"),
+        (TimestampNaive, WireType::Timestamp, int8(500_000), "2000-01-01T00:00:00.500"),
+        (Time, WireType::Time, int8(1), "00:00:00.000001"),
+        (Time, WireType::Time, int8(86_400_000_000), "is out of range"),
+        (Real, WireType::Float4, Some(1.5_f32.to_be_bytes().to_vec()), "1.5"),
+        (Real, WireType::Float4, float8(1.5), "has an unexpected size on the wire"),
+        (Boolean, WireType::Bool, Some(vec![1]), "true"),
+        (Blob, WireType::Bytes, Some(vec![0, 255]), "00ff"),
+        (wide, WireType::Text, text("-0.5"), "-0.500"),
+        (
+            wide,
+            WireType::Text,
+            text("12345678901234567890123456789012345.678"),
+            "12345678901234567890123456789012345.678",
+        ),
+        (wide, WireType::Text, text("123456789012345678901234567890123456"), "is out of range"),
+        (wide, WireType::Text, text("1.0000"), "1.000"),
+        (wide, WireType::Text, text("1.0001"), "has more digits after the point than the catalog's type"),
+        (wide, WireType::Text, text("NaN"), "is not a finite number"),
+    ] {
+        assert_eq!(value(scalar, TimeEncoding::UnixMs, wire, field.clone()), expected, "{scalar:?} {field:?}");
     }
 }

@@ -15,12 +15,14 @@ use super::streaming::{Execution, start};
 use super::{Inner, blocking};
 use crate::engine::duckdb::ProfileNode;
 use crate::plan_tree;
+use crate::query::blame::execution_error;
 use crate::query::error::QueryError;
+use crate::query::explain::{Explain, ExplainFormat};
 use crate::query::plan_json::{self, PlanParts};
 use crate::query::recovery::Attempts;
-use crate::query::run::{RunEvent, RunSummary, conform, execution_error};
+use crate::query::run::{RunEvent, RunSummary, conform};
 use crate::query::sources::HotExecution;
-use crate::query::statement::{BoundStatement, Explain};
+use crate::query::statement::BoundStatement;
 use crate::query::{QueryEvent, QueryRequest, QueryStream};
 
 impl Inner {
@@ -44,6 +46,7 @@ impl Inner {
             query_id: &request.query_id,
             sql: &request.sql,
             plan: None,
+            moment: None,
             options: &request.options,
             statement: &bound.shape_sql,
             translation,
@@ -51,7 +54,7 @@ impl Inner {
             breakers: self.sources.breakers(),
         });
         if bound.explain != Explain::No {
-            let batch = explained(&bound.schema, &plan, None)?;
+            let batch = explained(bound, &plan, None)?;
             return Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &plan, &[]));
         }
         let shared = Arc::clone(bound);
@@ -90,16 +93,16 @@ impl Inner {
     ) -> Result<QueryStream, QueryError> {
         let mut ready = self.ready(bound, request, translation, attempts).await?;
         let (plan, profile) = match bound.explain {
-            Explain::Analyze => {
+            Explain::Analyze(_) => {
                 let summary = match analyze(self, &mut ready, bound, &request.options, permit).await {
                     Ok(summary) => summary,
                     Err(error) => return Err(self.name_damaged_file(error, &ready).await?),
                 };
                 (plan_json::executed(&ready.plan, &ready.hot, &ready.scans, &summary), summary.profile)
             }
-            Explain::No | Explain::Plan => (Arc::new(ready.plan.clone()), None),
+            Explain::No | Explain::Plan(_) => (Arc::new(ready.plan.clone()), None),
         };
-        let batch = explained(&bound.schema, &plan, profile.as_ref())?;
+        let batch = explained(bound, &plan, profile.as_ref())?;
         Ok(Self::immediate(Arc::clone(&bound.schema), vec![batch], &ready.plan, &ready.hot))
     }
 }
@@ -124,12 +127,15 @@ async fn analyze(
 }
 
 /// Rows of EXPLAIN.
-fn explained(schema: &SchemaRef, plan: &Json, profile: Option<&ProfileNode>) -> Result<RecordBatch, QueryError> {
-    let mut rows = vec![("federated_plan", plan_tree::render(plan))];
-    rows.extend(profile.map(|profile| ("analyzed_plan", plan_tree::profile(profile))));
+fn explained(bound: &BoundStatement, plan: &Json, profile: Option<&ProfileNode>) -> Result<RecordBatch, QueryError> {
+    let is_json = matches!(bound.explain, Explain::Plan(ExplainFormat::Json) | Explain::Analyze(ExplainFormat::Json));
+    let mut rows = vec![("federated_plan", if is_json { format!("{plan:#}") } else { plan_tree::render(plan) })];
+    rows.extend(profile.map(|profile| {
+        ("analyzed_plan", if is_json { format!("{:#}", profile.to_json()) } else { plan_tree::profile(profile) })
+    }));
     let (keys, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     RecordBatch::try_new(
-        Arc::clone(schema),
+        Arc::clone(&bound.schema),
         vec![Arc::new(StringArray::from(keys)), Arc::new(StringArray::from(values))],
     )
     .map_err(QueryError::internal)

@@ -62,7 +62,7 @@ impl Inner {
             return Ok((options.clone(), None));
         }
         let hot = QueryOptions { tiers: Tiers::HOT, ..options.clone() };
-        let plan = self.sources.plan(&bound.query, &hot, overrides).await?;
+        let (plan, _) = self.sources.plan(&bound.query, &hot, &overrides.by_itself()).await?;
         let suffices = match &plan.hot_query {
             Some(hot_query) => self.sources.hot_rows_suffice(hot_query).await?,
             None => false,
@@ -83,7 +83,7 @@ impl Inner {
     ) -> Result<(Loaded, Option<HotNote>), QueryError> {
         if prefers_hot(bound, options) {
             let hot = QueryOptions { tiers: Tiers::HOT, ..options.clone() };
-            let mut loaded = self.sources.load(&bound.query, &hot, overrides, connection).await?;
+            let mut loaded = self.sources.load(&bound.query, &hot, &overrides.by_itself(), connection).await?;
             let suffices = match (&loaded.plan.hot_query, &mut loaded.snapshot) {
                 (Some(hot_query), Some(snapshot)) => suffice(hot_query, snapshot).await?,
                 _ => false,

@@ -1,43 +1,60 @@
 //! Everything before the first row: facts, plan, hot rows, statement.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use tracing::Instrument;
 use translator::catalog::Entity;
-use translator::emit::{EmitContext, emit, system_table};
+use translator::emit::{EmitContext, FederatedStatement, HiddenScan, emit, system_table};
 use translator::hot_query::HotQuery;
 use translator::options::QueryOptions;
 use translator::plan::{FederatedPlan, ScannedFile};
-use translator::quote::duckdb_text;
 
 use super::{Inner, blocking};
 use crate::engine::create_temporary_table;
-use crate::engine::duckdb::Connection;
+use crate::engine::duckdb::{Connection, HiddenSet};
+use crate::moments::Moment;
 use crate::postgres::Snapshot;
 use crate::query::QueryRequest;
-use crate::query::error::{QueryError, Recovery};
+use crate::query::blame::{execution_error, translate_error};
+use crate::query::error::QueryError;
 use crate::query::plan_json::{self, PlanParts};
 use crate::query::recovery::Attempts;
-use crate::query::run::execution_error;
 use crate::query::scan_figures::LakeScan;
 use crate::query::sources::HotExecution;
-use crate::query::statement::{self, BoundStatement, translate_error};
+use crate::query::statement::{self, BoundStatement};
 use crate::query::system_tables::{self, SystemSources};
 use crate::telemetry;
+use crate::versions::HiddenPositions;
+
+/// The positions that a scan leaves out.
+fn hidden_set(scan: &HiddenScan, known: &BTreeMap<i16, Arc<HiddenPositions>>) -> Result<HiddenSet, QueryError> {
+    let files = known.get(&scan.schema_id).map(|positions| &positions.files);
+    let bitmap = |path: &String| {
+        let file = files?.get(path)?;
+        Some(Arc::clone(if scan.tombstones { &file.gone } else { &file.hidden }))
+    };
+    let set: Option<HiddenSet> = scan.files.iter().map(bitmap).collect();
+    set.ok_or_else(|| QueryError::internal(anyhow::anyhow!("a scan leaves out positions that nobody knows")))
+}
 
 /// A query that is ready to run.
 pub(super) struct Ready {
     pub(super) connection: Arc<Connection>,
     /// The federated statement, or what EXPLAIN ANALYZE wraps around it.
     pub(super) sql: String,
+    /// See [`FederatedStatement::user_part`].
+    pub(super) user_part: usize,
     pub(super) plan: Json,
     pub(super) hot: Vec<HotExecution>,
-    /// Paths of the files that are read.
-    pub(super) files: Vec<String>,
+    /// What the statement was made from.
+    pub(super) federated: FederatedPlan,
     /// The lake sources in the plan's order.
     pub(super) scans: Vec<LakeScan>,
+    /// The rows that the statement reads in memory stay as long as this is held.
+    pub(super) _moment: Option<Arc<Moment>>,
     /// What answers without DuckDB.
     pub(super) hot_query: Option<(HotQuery, Arc<Entity>, Snapshot)>,
 }
@@ -48,16 +65,16 @@ impl Inner {
         &self,
         bound: &Arc<BoundStatement>,
         plan: &FederatedPlan,
-    ) -> Result<String, QueryError> {
+    ) -> Result<FederatedStatement, QueryError> {
         if let Some(hot_query) = &plan.hot_query {
-            return Ok(hot_query.statement.sql.clone());
+            return Ok(FederatedStatement { sql: hot_query.statement.sql.clone(), hidden: Vec::new(), user_part: 0 });
         }
         let (bound, plan) = (Arc::clone(bound), plan.clone());
         let lake_prefix = self.sources.lake.duckdb_root();
         blocking(move || {
             let print = |tree: &Json| statement::print(&bound.shape, tree);
             let context = EmitContext { print: &print, lake_prefix: &lake_prefix };
-            emit(&bound.query, &plan, context).map(|statement| statement.sql).map_err(translate_error)
+            emit(&bound.query, &plan, context).map_err(translate_error)
         })
         .await
     }
@@ -73,10 +90,11 @@ impl Inner {
         let started = Instant::now();
         let options = attempts.options(&request.options);
         let connection = Arc::new(self.engine.connect().map_err(execution_error)?);
-        let parts = |plan, statement, planning| PlanParts {
+        let parts = |plan, moment, statement, planning| PlanParts {
             query_id: &request.query_id,
             sql: &request.sql,
             plan,
+            moment,
             options: &request.options,
             statement,
             translation,
@@ -96,7 +114,9 @@ impl Inner {
             loaded.plan.warnings.extend(note.warning());
         }
         self.load_system_tables(bound, &request.options, &connection).await?;
-        let statement = self.statement(bound, &loaded.plan).await?;
+        let FederatedStatement { sql, hidden, user_part } = self.statement(bound, &loaded.plan).await?;
+        let hidden = hidden.iter().map(|scan| hidden_set(scan, &loaded.hidden));
+        connection.hide(hidden.collect::<Result<_, _>>()?);
         let hot_query = match (&loaded.plan.hot_query, loaded.plan.references.first(), loaded.snapshot) {
             (Some(query), Some(reference), Some(snapshot)) => {
                 Some((query.clone(), Arc::clone(&reference.entity), snapshot))
@@ -105,37 +125,21 @@ impl Inner {
         };
         let loading: f64 = loaded.hot.iter().map(|hot| hot.ms).sum();
         let planning = started.elapsed().saturating_sub(Duration::from_secs_f64(loading / 1000.0));
-        let plan = plan_json::planned(&parts(Some(&loaded.plan), &statement, planning));
+        let plan = plan_json::planned(&parts(Some(&loaded.plan), loaded.moment.as_deref(), &sql, planning));
         if !loaded.plan.warnings.is_empty() {
             tracing::warn!(query_id = request.query_id, warnings = ?loaded.plan.warnings, "query with warnings");
         }
-        let files = loaded.plan.references.iter().flat_map(|reference| reference.files());
-        let files = files.map(|file| file.path.clone()).collect();
         let scans = LakeScan::of(&loaded.plan, |file: &ScannedFile| self.sources.lake.duckdb_url(&file.file.path));
-        Ok(Ready { connection, sql: statement, plan, hot: loaded.hot, files, scans, hot_query })
-    }
-
-    /// DuckDB doesn't always say which file it can't read: then the files are read one by one until one fails alone.
-    pub(super) async fn name_damaged_file(&self, error: QueryError, ready: &Ready) -> Result<QueryError, QueryError> {
-        if error.recovery() != Some(&Recovery::WithoutFile(None)) {
-            return Ok(error);
-        }
-        let connection = self.engine.connect().map_err(execution_error)?;
-        let files: Vec<String> = ready.files.iter().map(|path| self.sources.lake.duckdb_url(path)).collect();
-        let damaged = blocking(move || {
-            Ok(files.into_iter().find(|file| {
-                let columns = "SELECT max(hash(COLUMNS(*)))";
-                connection.query(&format!("{columns} FROM read_parquet([{}])", duckdb_text(file))).is_err()
-            }))
-        })
-        .await?;
-        Ok(match damaged {
-            Some(file) => {
-                let path = self.sources.lake.relative_path(&file);
-                QueryError::new(error.kind(), format!("the file `{path}` can't be read: {}", error.message()))
-                    .recoverable(Recovery::WithoutFile(Some(file)))
-            }
-            None => error,
+        Ok(Ready {
+            connection,
+            sql,
+            user_part,
+            plan,
+            hot: loaded.hot,
+            federated: loaded.plan,
+            scans,
+            _moment: loaded.moment,
+            hot_query,
         })
     }
 

@@ -11,7 +11,6 @@ use translator::options::QueryOptions;
 use super::ready::Ready;
 use super::{Inner, caught};
 use crate::failpoint::failpoint;
-use crate::query::admission::QueryGuard;
 use crate::query::error::QueryError;
 use crate::query::hot_stream::HotStream;
 use crate::query::plan_json;
@@ -50,7 +49,7 @@ pub(super) async fn start(
         return Ok(Execution::Postgres(Box::new(stream)));
     }
     let (connection, sql) = (Arc::clone(&ready.connection), ready.sql.clone());
-    let stuck = if ready.files.is_empty() { inner.stuck.without_lake() } else { inner.stuck.clone() };
+    let stuck = if !ready.reads_files() { inner.stuck.without_lake() } else { inner.stuck.clone() };
     Run::start(connection, sql, Arc::clone(schema), options.max_rows, Arc::clone(permit), stuck).map(Execution::DuckDb)
 }
 
@@ -76,10 +75,9 @@ async fn begin(
     }
 }
 
-/// The state of a running query. Dropping it lets go of run, permit and registration.
+/// The state of a running query. Dropping it lets go of run and permit.
 pub(super) struct Streaming {
     inner: Arc<Inner>,
-    guard: QueryGuard,
     bound: Arc<BoundStatement>,
     request: QueryRequest,
     translation: Duration,
@@ -99,7 +97,6 @@ impl Streaming {
     /// It fails before its first batch, and a second attempt can't do better.
     pub(super) async fn start(
         inner: Arc<Inner>,
-        guard: QueryGuard,
         bound: Arc<BoundStatement>,
         request: QueryRequest,
         translation: Duration,
@@ -108,10 +105,8 @@ impl Streaming {
         let mut attempts = Attempts::default();
         let schema = Arc::clone(&bound.schema);
         let permit = Arc::new(permit);
-        let begun = begin(&inner, &bound, &request, translation, &permit, &mut attempts);
-        let (ready, run) = guard.within(begun).await?;
-        let state =
-            Self { inner, guard, bound, request, translation, ready, run: Some(run), permit, attempts, sent: false };
+        let (ready, run) = begin(&inner, &bound, &request, translation, &permit, &mut attempts).await?;
+        let state = Self { inner, bound, request, translation, ready, run: Some(run), permit, attempts, sent: false };
         let events = stream::unfold(Some(state), async |state| {
             let state: Self = state?;
             match caught(async { Ok(state.step().await) }).await {
@@ -125,15 +120,12 @@ impl Streaming {
     /// Starts another attempt after a failure of a source or of DuckDB.
     async fn again(&mut self, error: QueryError) -> Result<(), QueryError> {
         let Self { inner, bound, request, translation, attempts, permit, ready, .. } = self;
-        let work = async {
-            let error = inner.name_damaged_file(error, ready).await?;
-            if self.sent {
-                return Err(error);
-            }
-            attempts.recover(error, &request.options, &inner.sources, &inner.retries).await?;
-            begin(inner, bound, request, *translation, permit, attempts).await
-        };
-        let (again, run) = self.guard.within(work).await?;
+        let error = inner.name_damaged_file(error, ready).await?;
+        if self.sent {
+            return Err(error);
+        }
+        attempts.recover(error, &request.options, &inner.sources, &inner.retries).await?;
+        let (again, run) = begin(inner, bound, request, *translation, permit, attempts).await?;
         self.ready = again;
         self.run = Some(run);
         Ok(())
@@ -142,17 +134,10 @@ impl Streaming {
     async fn step(mut self) -> Option<(Result<QueryEvent, QueryError>, Self)> {
         loop {
             let run = self.run.as_mut()?;
-            let (inner, sent) = (&self.inner, self.sent);
-            let event = self
-                .guard
-                .within(async {
-                    if !sent {
-                        failpoint("query.stream").await;
-                    }
-                    run.next(inner).await
-                })
-                .await;
-            match event {
+            if !self.sent {
+                failpoint("query.stream").await;
+            }
+            match run.next(&self.inner).await {
                 Ok(RunEvent::Batch(batch)) => {
                     self.sent = true;
                     return Some((Ok(QueryEvent::Batch(batch)), self));
@@ -167,7 +152,7 @@ impl Streaming {
                     }
                     let plan = plan_json::executed(&self.ready.plan, &self.ready.hot, &self.ready.scans, &summary);
                     tracing::info!(
-                        query_id = self.guard.query_id(),
+                        query_id = self.request.query_id,
                         route = self.ready.plan["route"].as_str(),
                         rows = summary.rows,
                         execution_ms = summary.execution.as_secs_f64() * 1000.0,

@@ -10,6 +10,8 @@ use thermocline_tests::scenario::{LakeKind, Scenario};
 use thermocline_tests::until;
 use tonic::Code;
 
+use crate::moments::{mirrored, until_mirrored};
+
 use super::{ALL, ALL_ROWS, FILE_ROWS, HOT_ROWS, Proxied, assert_degraded, fill_with_large_rows, stored};
 
 /// Some 20 MB of hot rows.
@@ -225,5 +227,35 @@ async fn a_slow_link_is_only_slow() -> Result<()> {
     assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
     let hot = scenario.client.with_option("tiers", "hot");
     assert_eq!(hot.query(ALL).await?.row_count(), HOT_ROWS);
+    Ok(())
+}
+
+/// Several queries wait for one moment; PostgreSQL is lost while it is made. Each does what its own options say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moment_that_fails_fails_or_degrades_each_query_that_waits() -> Result<()> {
+    let proxied = Proxied::start(TestDatabase::create().await?, vec![stored()], LakeKind::Local, |config| {
+        mirrored(config)
+            .with("postgres", "statement_timeout", "2s")
+            .with("postgres", "connect_timeout", "500ms")
+            .with("breaker", "failures", 1_000)
+    })
+    .await?;
+    let Proxied { scenario, postgres } = proxied;
+    until_mirrored(&scenario.client, ALL).await?;
+    postgres.set(Link::HangAfter(0));
+    let eventual = scenario.client.with_option("consistency", "eventual");
+    let quick = scenario.client.with_option("timeout", "100ms");
+    let (strict, degraded, late) = futures::join!(scenario.client.query(ALL), eventual.query(ALL), quick.query(ALL));
+    strict.err().context("a strict query answers without PostgreSQL")?.expect(Code::Unavailable, &["PostgreSQL"]);
+    let degraded = degraded?;
+    assert_eq!(degraded.row_count(), FILE_ROWS);
+    assert_degraded(&degraded, &["hot"], "PostgreSQL");
+    late.err().context("a deadline passes")?.expect(Code::DeadlineExceeded, &[]);
+    postgres.set(Link::Pass);
+    until("PostgreSQL answers again", async || Ok(scenario.client.query(ALL).await.is_ok())).await?;
+    until_mirrored(&scenario.client, ALL).await?;
+    assert_eq!(scenario.client.query(ALL).await?.row_count(), ALL_ROWS);
+    let failed = scenario.client.query("SELECT count(*) AS c FROM system.moments WHERE error IS NOT NULL").await?;
+    ensure!(!failed.text().contains(" 0 "), "the moment that failed is told: {}", failed.text());
     Ok(())
 }

@@ -33,7 +33,7 @@ async fn proxied(configure: impl FnOnce(ServerConfig) -> ServerConfig) -> Result
         let started = Proxy::start(address).unwrap();
         *endpoint = format!("http://127.0.0.1:{}", started.port()).into();
         proxy = Some(started);
-        configure(config)
+        configure(config.without_index())
     })
     .await?;
     Ok((scenario, proxy.context("the configuration was used")?))
@@ -48,7 +48,7 @@ fn reads(name: &'static str) -> impl Fn(&S3Request) -> bool + Send + 'static {
 
 #[tokio::test]
 async fn a_file_that_vanished_is_planned_around() -> Result<()> {
-    let scenario = Scenario::start(vec![stored()], LakeKind::S3).await?;
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, ServerConfig::without_index).await?;
     let s3 = scenario.lake.s3_server().unwrap();
     // While planning reads its footer, for either call.
     s3.inject(Fault::Status(404), 0, 1, reads("delta"));
@@ -100,7 +100,8 @@ fn large_file(rows: u32) -> Result<Vec<u8>> {
 #[tokio::test]
 async fn a_lake_that_dies_after_the_first_batch_ends_the_stream_with_an_error() -> Result<()> {
     const ROWS: u32 = 1_000_000;
-    let scenario = Scenario::start(vec![Stored::new(&things())], LakeKind::S3).await?;
+    let scenario =
+        Scenario::start_with(vec![Stored::new(&things())], LakeKind::S3, ServerConfig::without_index).await?;
     scenario.lake.put_bytes("base/100/large.parquet", large_file(ROWS)?).await?;
     let client = scenario.client.with_option("allow_partial", "true");
     let sql = "SELECT row_id, created_at, updated_at, n FROM things";
@@ -126,8 +127,10 @@ async fn a_lake_that_dies_after_the_first_batch_ends_the_stream_with_an_error() 
 
 #[tokio::test]
 async fn expired_credentials_are_renewed_once_and_then_an_outage() -> Result<()> {
-    let scenario =
-        Scenario::start_with(vec![stored()], LakeKind::S3, |config| config.with("breaker", "failures", 1_000)).await?;
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, |config| {
+        config.without_index().with("breaker", "failures", 1_000)
+    })
+    .await?;
     let s3 = scenario.lake.s3_server().unwrap();
     scenario.client.info(ALL).await?;
     s3.inject(Fault::Status(400), 0, TRIES, reads("delta"));
@@ -156,8 +159,10 @@ async fn expired_credentials_are_renewed_once_and_then_an_outage() -> Result<()>
 /// Somebody must mend these: they are errors, they open no breaker, and no leave hides them.
 #[tokio::test]
 async fn denied_access_and_wrong_buckets_never_degrade() -> Result<()> {
-    let scenario =
-        Scenario::start_with(vec![stored()], LakeKind::S3, |config| config.with("breaker", "failures", 1)).await?;
+    let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, |config| {
+        config.without_index().with("breaker", "failures", 1)
+    })
+    .await?;
     let s3 = scenario.lake.s3_server().unwrap();
     scenario.client.info(ALL).await?;
     let partial = scenario.client.with_option("allow_partial", "true");
@@ -228,7 +233,8 @@ async fn a_slow_body_is_only_slow_and_a_hanging_one_ends_at_the_deadline() -> Re
 async fn a_lake_that_never_answers_keeps_no_permit_and_opens_the_breaker() -> Result<()> {
     for tiers in ["hot,warm", "hot,warm,cold"] {
         let (scenario, _proxy) = proxied(|config| {
-            config.with("query", "max_concurrent", 1).with("breaker", "failures", 1).with("breaker", "cooldown", "10m")
+            let config = config.with("query", "max_concurrent", 1).with("query", "merge", "layered");
+            config.with("breaker", "failures", 1).with("breaker", "cooldown", "10m")
         })
         .await?;
         let info = scenario.client.with_option("tiers", tiers).info(ALL).await?;

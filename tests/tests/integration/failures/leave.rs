@@ -1,5 +1,5 @@
-//! The table of design section 8, cell by cell: what is down, what the client gave leave for, each route, plain queries
-//! and prepared statements.
+//! The table of docs/contract.md, "Unavailable sources", cell by cell: what is down, what the client gave leave for,
+//! each route, plain queries and prepared statements.
 
 use anyhow::{Result, ensure};
 use thermocline_tests::client::{Answer, Client, Failure};

@@ -143,7 +143,7 @@ async fn many_queries_that_meet_a_dead_lake_make_no_storm() -> Result<()> {
     /// A request and its repetitions, for the files of base and of delta.
     const REQUESTS: usize = 2 * 4;
     let scenario = Scenario::start_with(vec![stored()], LakeKind::S3, |config| {
-        config.with("breaker", "cooldown", "10m").with("query", "max_concurrent", QUERIES as i64)
+        config.without_index().with("breaker", "cooldown", "10m").with("query", "max_concurrent", QUERIES as i64)
     })
     .await?;
     let s3 = scenario.lake.s3_server().unwrap();

@@ -1,8 +1,7 @@
 //! Writers that die, and sources that fail under them: nothing is lost, doubled or left behind.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, ensure};
+use thermocline_tests::failpoint::wait_for_locks;
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::postgres::{Cluster, TestDatabase};
@@ -10,28 +9,15 @@ use thermocline_tests::s3::Fault;
 use thermocline_tests::scenario::{LakeKind, Scenario, live, tombstone};
 
 use super::{
-    ALL_THINGS, Catalog, Halted, command, data_files, dirty_rows, hot, rows, start, temp_directory, try_command,
+    ALL_THINGS, Catalog, command, data_files, dirty_rows, halt, hot, rows, start, temp_directory, try_command,
     with_manifest,
 };
 use crate::{thing, things};
 
 /// Kills a writer while it waits at a failpoint.
 async fn die(scenario: &Scenario, args: &[&str], failpoint: &str) -> Result<()> {
-    Halted::at(scenario, args, failpoint).await?.kill().await?;
-    wait_for_locks(scenario).await
-}
-
-/// Waits until PostgreSQL lets go of the locks of the dead: once it notices.
-pub(super) async fn wait_for_locks(scenario: &Scenario) -> Result<()> {
-    let client = scenario.database.connect().await?;
-    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let until = Instant::now() + Duration::from_secs(30);
-    while client.query_one(locks, &[]).await?.get::<_, i64>(0) > 0 {
-        ensure!(Instant::now() < until, "the locks of the dead are still held");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
+    halt(scenario, args, failpoint).await?.kill().await?;
+    wait_for_locks(&scenario.database).await
 }
 
 #[tokio::test]
@@ -119,7 +105,7 @@ async fn a_restart_of_postgresql_during_a_commit_changes_nothing() -> Result<()>
         (&["compact"][..], "compact.swapping", "one|1|warm", "one|1|cold"),
     ] {
         let sql = sql.replace("name,", "name, n,");
-        let halted = Halted::at(&scenario, args, failpoint).await?;
+        let halted = halt(&scenario, args, failpoint).await?;
         cluster.stop()?;
         cluster.restart().await?;
         let output = halted.go_on().await?;

@@ -9,7 +9,7 @@ use thermocline_tests::postgres::HotRow;
 use thermocline_tests::scenario::{LakeKind, live, row_id, tombstone};
 use tokio::io::AsyncBufReadExt;
 
-use super::{CATALOGS, Catalog, Halted, command, data_files, dirty_rows, hot, rows, start, try_command};
+use super::{CATALOGS, Catalog, command, data_files, dirty_rows, halt, hot, rows, start, try_command};
 use crate::{is_long, thing, things};
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_row_that_is_written_during_a_flush_stays_dirty() -> Result<()> {
         let mut stored = Stored::new(&entity);
         stored.hot = (0..4).map(|n| hot(live(n, 10, thing("first", 1)))).collect();
         let scenario = start(vec![stored], LakeKind::Local, catalog).await?;
-        let halted = Halted::at(&scenario, &["flush"], "flush.published").await?;
+        let halted = halt(&scenario, &["flush"], "flush.published").await?;
         let client = scenario.database.connect().await?;
         // Row 0 within the same millisecond, row 1 later, row 2 is locked by a transaction that hasn't ended yet.
         for (number, changed_at) in [(0, 10_i64), (1, 11)] {
@@ -177,8 +177,8 @@ async fn progress_is_told_where_there_is_no_terminal() -> Result<()> {
         (["flush", "--progress-every", "10ms"], "flush.published", "things: flushing 2,000 of 2,000 rows"),
         (["compact", "--progress-every", "10ms"], "compact.published", "things: compacting 2,000 of 2,000 rows"),
     ] {
-        let mut halted = Halted::at(&scenario, &args, failpoint).await?;
-        let stderr = halted.program.stderr.take().context("no standard error")?;
+        let mut halted = halt(&scenario, &args, failpoint).await?;
+        let stderr = halted.stderr().context("no standard error")?;
         let mut lines = tokio::io::BufReader::new(stderr).lines();
         // While it waits at the failpoint it tells again and again.
         let told = async {

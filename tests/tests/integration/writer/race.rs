@@ -10,9 +10,10 @@ use thermocline_tests::lake::LakeFile;
 use thermocline_tests::model::Value;
 use thermocline_tests::oracle::{Cell, HotVersion, Stored, rows_of};
 use thermocline_tests::scenario::{LakeKind, live};
-use thermocline_tests::server::binary;
+use thermocline_tests::server::{ServerConfig, binary};
 
-use super::{Catalog, Halted, command, data_files, dirty_rows, hot, rows, start, try_command};
+use super::{Catalog, command, data_files, dirty_rows, halt, hot, rows, start, start_with, try_command};
+use crate::moments::{install_cursor, mirrored};
 use crate::writers::{self, ACCOUNTS, BALANCE, accounts};
 use crate::{is_long, thing, things};
 
@@ -23,7 +24,7 @@ async fn of_two_writers_the_second_says_so_and_stops() -> Result<()> {
     stored.hot = vec![hot(live(1, 10, thing("one", 1)))];
     let scenario = Arc::new(start(vec![stored], LakeKind::Local, Catalog::Manifest).await?);
     for (args, failpoint) in [(&["flush"][..], "flush.published"), (&["compact", "--full"][..], "compact.published")] {
-        let halted = Halted::at(&scenario, args, failpoint).await?;
+        let halted = halt(&scenario, args, failpoint).await?;
         let second = try_command(&scenario, args).await?;
         assert_eq!(second.code, Some(3), "{}{}", second.stdout, second.stderr);
         ensure!(second.stderr.contains("is at work on things"), "{}", second.stderr);
@@ -36,25 +37,47 @@ async fn of_two_writers_the_second_says_so_and_stops() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sums_hold_while_real_writers_work_on_a_listing() -> Result<()> {
-    race(LakeKind::Local, Catalog::Listing).await
+    race(LakeKind::Local, Catalog::Listing, Hot::Read).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_hold_from_memory_while_real_writers_work_on_a_listing() -> Result<()> {
+    race(LakeKind::S3, Catalog::Listing, Hot::InMemoryByCursor).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_hold_from_memory_while_real_writers_work_on_a_manifest() -> Result<()> {
+    race(LakeKind::Local, Catalog::Manifest, Hot::InMemory).await
+}
+
+/// Where queries have hot rows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hot {
+    Read,
+    InMemory,
+    InMemoryByCursor,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sums_hold_while_real_writers_work_on_a_manifest() -> Result<()> {
-    race(LakeKind::S3, Catalog::Manifest).await
+    race(LakeKind::S3, Catalog::Manifest, Hot::Read).await
 }
 
 /// Runs of a writer that did something.
 type Done = Arc<AtomicUsize>;
 
 /// Writers of the application, two flushers, a compactor and a collector, while queries watch the sum.
-async fn race(kind: LakeKind, catalog: Catalog) -> Result<()> {
+async fn race(kind: LakeKind, catalog: Catalog, hot: Hot) -> Result<()> {
     let entity = accounts();
     let mut stored = Stored::new(&entity);
     let start_value = |n| live(n, 1, vec![Value::Integer(BALANCE), Value::Integer(0)]);
     stored.files = vec![LakeFile::base(&entity, "a.parquet", (0..ACCOUNTS).map(start_value).collect())];
     stored.hot = (0..ACCOUNTS).map(|n| HotVersion { version: start_value(n), dirty: false, has_main: true }).collect();
-    let scenario = Arc::new(start(vec![stored], kind, catalog).await?);
+    let configure: fn(ServerConfig) -> ServerConfig = if hot == Hot::Read { |config| config } else { mirrored };
+    let scenario = Arc::new(start_with(vec![stored], kind, catalog, configure).await?);
+    if hot == Hot::InMemoryByCursor {
+        install_cursor(&scenario.database).await?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let clock = Arc::new(AtomicI64::new(1_000));
     let transfers = {

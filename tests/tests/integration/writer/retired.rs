@@ -1,12 +1,13 @@
 //! Files that a compaction has replaced, on a listing: when queries leave them out, and that answers never change.
 
 use anyhow::{Context, Result, ensure};
+use thermocline_tests::failpoint::wait_for_locks;
 use thermocline_tests::lake::LakeFile;
 use thermocline_tests::oracle::Stored;
 use thermocline_tests::scenario::{LakeKind, Scenario, live, tombstone};
 use thermocline_tests::until;
 
-use super::{ALL_THINGS, Catalog, Halted, command, data_files, hot, rows, start};
+use super::{ALL_THINGS, Catalog, command, data_files, halt, hot, rows, start};
 use crate::{thing, things};
 
 /// A base file, and rows that a flush writes: new versions, new rows, tombstones over the base file and over nothing.
@@ -67,16 +68,16 @@ async fn at_every_step_of_a_compaction_old_or_new_files_are_read() -> Result<()>
         let steps =
             ["compact.merging", "compact.merged", "compact.published_one", "compact.published", "compact.swapping"];
         for step in steps {
-            let halted = Halted::at(&scenario, &compact, step).await?;
+            let halted = halt(&scenario, &compact, step).await?;
             assert_eq!(files_in_force(&scenario).await?, data_files(&scenario).await?, "{step}");
             check(&scenario, &expected, step).await?;
             halted.kill().await?;
-            super::crash::wait_for_locks(&scenario).await?;
+            wait_for_locks(&scenario.database).await?;
         }
         let all_old = data_files(&scenario).await?;
         ensure!(all_old.len() > old.len(), "{all_old:?}");
 
-        let halted = Halted::at(&scenario, &compact, "compact.swapped").await?;
+        let halted = halt(&scenario, &compact, "compact.swapped").await?;
         let mut new = data_files(&scenario).await?;
         new.retain(|path| !all_old.contains(path));
         ensure!(new.len() > 2, "{new:?}");
@@ -106,12 +107,12 @@ async fn at_every_step_of_a_compaction_old_or_new_files_are_read() -> Result<()>
         // Each single deletion of gc: the answer stays, and so do the files in force.
         loop {
             let before = scenario.lake.list().await?.len();
-            let halted = Halted::at(&scenario, &["gc", "--grace", "0s"], "gc.deleted_one").await;
+            let halted = halt(&scenario, &["gc", "--grace", "0s"], "gc.deleted_one").await;
             let Ok(halted) = halted else { break };
             assert_eq!(files_in_force(&scenario).await?, last, "gc");
             check(&scenario, &expected, "gc").await?;
             halted.kill().await?;
-            super::crash::wait_for_locks(&scenario).await?;
+            wait_for_locks(&scenario.database).await?;
             ensure!(scenario.lake.list().await?.len() < before, "gc deletes nothing");
         }
         assert_eq!(scenario.lake.list().await?, last);
@@ -121,7 +122,7 @@ async fn at_every_step_of_a_compaction_old_or_new_files_are_read() -> Result<()>
         let deleted = scenario.client.with_option("include_deleted", "true");
         let count = "SELECT count(*) FROM things WHERE _deleted_at IS NOT NULL";
         assert_eq!(rows(&deleted, count).await?, ["2"]);
-        let halted = Halted::at(&scenario, &["compact", "--full"], "compact.swapped").await?;
+        let halted = halt(&scenario, &["compact", "--full"], "compact.swapped").await?;
         check(&scenario, &expected, "tombstones dropped").await?;
         assert_eq!(rows(&deleted, count).await?, ["0"]);
         ensure!(halted.go_on().await?.success, "compact");

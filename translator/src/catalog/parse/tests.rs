@@ -97,9 +97,9 @@ schema_id = 1
 [[entities]]
 "#,
         &[
-            "line 5: entity `a`: unknown key `colour`; expected name, schema_id, description, attribute",
-            "line 9: attribute `x` of entity `a`: unknown type `txt`; expected text, smallint, integer, bigint, double, \
-             decimal(p,s), boolean, uuid, date, timestamp or json",
+            "line 5: entity `a`: unknown key `colour`; expected name, schema_id, description, table, attribute",
+            "line 9: attribute `x` of entity `a`: unknown type `txt`; expected text, smallint, integer, bigint, real, \
+             double, decimal(p,s), boolean, uuid, date, time, timestamp, timestamp_naive, json or blob",
             "line 15: attribute `y` of entity `a`: column `text_01` is already used on line 10",
             "line 18: entity `A` is already defined on line 3",
             "line 19: schema_id 1 is already used on line 4",
@@ -122,7 +122,8 @@ fn each_fault_of_an_attribute() {
         ),
         (
             "type = \"decimal(16,2)\"\nattr_id = 1",
-            "line 6: attribute `a` of entity `e`: type `decimal(16,2)`: expected a precision from 1 to 15",
+            "line 6: attribute `a` of entity `e`: entity_main and eav_data hold decimals of at most 15 digits; a table of its \
+             own holds 38",
         ),
         (
             "type = \"decimal(3,4)\"\nattr_id = 1",
@@ -267,4 +268,36 @@ fn syntax_errors_have_their_lines() {
     let faults = Catalog::parse("[[entity]]\nname = \nschema_id = = 2\n").unwrap_err();
     assert_eq!(faults.faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [2, 3], "{faults}");
     check_faults("entity = 3\n", &["line 1: the catalog: `entity` is an integer; expected tables headed [[entity]]"]);
+}
+
+#[test]
+fn tables_of_their_own_have_columns_and_a_key() {
+    let head = "[[entity]]\nname = \"o\"\nschema_id = 1\n[entity.table]\nname = \"public.orders\"\n";
+    let attribute = "[[entity.attribute]]\nname = \"id\"\ntype = \"bigint\"\ncolumn = \"id\"\n";
+    let catalog = Catalog::parse(&format!("{head}key = [\"id\"]\n{attribute}")).unwrap();
+    let entity = &catalog.entities()[0];
+    assert_eq!(entity.own_table().unwrap().name, "public.orders");
+    // What is printed reads back as the same entity.
+    let printed = crate::catalog::print::entity_toml(entity);
+    assert_eq!(Catalog::parse(&printed).unwrap().entities()[0], *entity);
+    for (key, attribute, expected) in [
+        ("key = [\"other\"]", attribute, "line 6: the table of entity `o`: no attribute has the key's column `other`"),
+        ("key = []", attribute, "line 6: the table of entity `o`: the key has no column"),
+        ("", attribute, "line 4: the table of entity `o`: `key` is missing"),
+        ("key = [\"id\", \"id\"]", attribute, "line 6: the table of entity `o`: `id` is in the key twice"),
+        (
+            "key = [\"id\"]",
+            "[[entity.attribute]]\nname = \"id\"\ntype = \"bigint\"\nattr_id = 1\n",
+            "line 10: attribute `id` of entity `o`: the rows are in a table of its own, which has no `attr_id`; expected \
+             `column`",
+        ),
+        (
+            "key = [\"id\"]",
+            "[[entity.attribute]]\nname = \"id\"\ntype = \"double\"\ncolumn = \"id\"\n",
+            "line 6: the table of entity `o`: `id` is a double, which can't be part of a key",
+        ),
+    ] {
+        let faults = Catalog::parse(&format!("{head}{key}\n{attribute}")).unwrap_err().to_string();
+        assert!(faults.lines().any(|fault| fault == expected), "{faults}");
+    }
 }

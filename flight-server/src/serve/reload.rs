@@ -1,0 +1,121 @@
+//! Settings that change while the server runs: on SIGHUP all of them as one value, and TLS's files when they change.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::Signal;
+use translator::catalog::Catalog;
+
+use crate::admin::{AdminToken, ReloadFault};
+use crate::config::{Config, environment};
+use crate::query::Pipeline;
+use crate::telemetry::{LogLevel, Telemetry};
+use crate::transport::{TlsFiles, WATCH_INTERVAL};
+
+/// What can be replaced.
+#[derive(Debug)]
+pub(super) struct InForce {
+    config_path: PathBuf,
+    pipeline: Arc<Pipeline>,
+    tls: Option<Arc<TlsFiles>>,
+    admin_token: Arc<AdminToken>,
+    log_level: LogLevel,
+    telemetry: Arc<Telemetry>,
+    fault: ReloadFault,
+}
+
+impl InForce {
+    pub(super) fn new(
+        config: &Config,
+        pipeline: &Arc<Pipeline>,
+        tls: Option<Arc<TlsFiles>>,
+        admin_token: &Arc<AdminToken>,
+        log_level: LogLevel,
+        telemetry: &Arc<Telemetry>,
+    ) -> Self {
+        Self {
+            config_path: config.path.clone(),
+            pipeline: Arc::clone(pipeline),
+            tls,
+            admin_token: Arc::clone(admin_token),
+            log_level,
+            telemetry: Arc::clone(telemetry),
+            fault: ReloadFault::default(),
+        }
+    }
+
+    pub(super) fn fault(&self) -> ReloadFault {
+        Arc::clone(&self.fault)
+    }
+
+    /// Replaces settings on SIGHUP, and TLS's files when they change, for as long as the server runs.
+    pub(super) async fn keep(self: Arc<Self>, mut hangups: Signal) {
+        let mut watch = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tokio::select! {
+                hangup = hangups.recv() => {
+                    if hangup.is_none() {
+                        return;
+                    }
+                    let reloaded = self.reload().map(|()| "configuration, catalog, TLS and log level were reloaded");
+                    self.tell(reloaded);
+                }
+                _ = watch.tick() => {
+                    let Some(tls) = &self.tls else { continue };
+                    match tls.reload_if_changed() {
+                        Ok(false) => {}
+                        Ok(true) => self.tell(Ok("TLS's files were reloaded")),
+                        Err(error) => self.tell(Err(error.into())),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads everything first: what is wrong leaves all of the old in force.
+    fn reload(&self) -> anyhow::Result<()> {
+        let config = Config::load(&self.config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+        super::refuse_unenforced(&config)?;
+        let catalog = read_catalog(&config.catalog.path)?;
+        let tls = match (&self.tls, &config.tls) {
+            (Some(files), Some(config)) => Some((files, TlsFiles::read(config)?)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => bail!("[tls] came or went, which takes a restart"),
+        };
+        let token = AdminToken::read(config.server.admin_token_file.as_deref())?;
+        self.pipeline.set_catalog(catalog)?;
+        self.log_level.set(&config.telemetry.log_level)?;
+        if let Some((files, read)) = tls {
+            files.replace(read);
+        }
+        self.admin_token.replace(token);
+        Ok(())
+    }
+
+    fn tell(&self, reloaded: anyhow::Result<&str>) {
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match reloaded {
+            Ok(what) => {
+                tracing::info!("{what}");
+                *fault = None;
+            }
+            Err(error) => {
+                tracing::error!("nothing was reloaded, all settings stay as they were: {error:#}");
+                self.telemetry.reload_failed();
+                *fault = Some(format!("{error:#}"));
+            }
+        }
+    }
+}
+
+/// # Errors
+/// The file can't be read, or is wrong: all its faults.
+pub(super) fn read_catalog(path: &Path) -> anyhow::Result<Arc<Catalog>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the catalog file {}", path.display()))?;
+    match Catalog::parse(&text) {
+        Ok(catalog) => Ok(Arc::new(catalog)),
+        Err(faults) => bail!("the catalog file {} is wrong:\n{faults}", path.display()),
+    }
+}
