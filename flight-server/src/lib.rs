@@ -1,5 +1,6 @@
 //! The Thermocline server: Flight SQL over hot PostgreSQL rows and Parquet files.
 
+pub mod access;
 pub mod admin;
 mod blame;
 mod breaker;

@@ -36,6 +36,7 @@ pub use pipeline::{Pipeline, StartError};
 pub use threads::wait_for_threads;
 pub(crate) use unread::UnreadSlots;
 
+use crate::access::Caller;
 pub use crate::engine::SqlVocabulary;
 
 use std::pin::Pin;
@@ -56,6 +57,8 @@ pub struct QueryRequest {
     /// Bound parameters: exactly one row, one column a parameter.
     pub parameters: Option<RecordBatch>,
     pub options: QueryOptions,
+    /// Who asks.
+    pub caller: Arc<Caller>,
 }
 
 /// What preparing a statement tells: no source is touched for it.

@@ -1,13 +1,15 @@
 //! What a call brings besides its message: the caller, its session, query options in headers, and its deadline.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 use translator::options::QueryOptions;
 
-use super::auth::{Principal, authenticate};
+use super::auth::authenticate;
 use super::failure::{Failure, Outcome};
 use super::session::{self, SessionId, SessionOptions, SessionStore};
+use crate::access::Caller;
 
 const OPTION_HEADER_PREFIX: &str = "x-thermocline-";
 /// Names and values of a call's headers, in bytes. The transport reads more, so that who goes beyond it is told so: what the
@@ -17,8 +19,7 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// The context of one call, valid as a whole: options are checked when it is made.
 #[derive(Debug)]
 pub(super) struct CallContext {
-    #[expect(dead_code, reason = "grants are checked against it once they exist")]
-    pub(super) principal: Principal,
+    pub(super) caller: Arc<Caller>,
     pub(super) session: Option<SessionId>,
     session_options: SessionOptions,
     /// Options from this call's headers, in the order they came.
@@ -30,14 +31,14 @@ pub(super) struct CallContext {
 impl CallContext {
     pub(super) fn read(metadata: &MetadataMap, sessions: &SessionStore, now: Instant) -> Outcome<Self> {
         limit_headers(metadata)?;
-        let principal = authenticate(metadata)?;
+        let caller = authenticate(metadata)?;
         let session = session::of_call(metadata);
         let session_options = match &session {
             Some(id) => sessions.options(id, now)?,
             None => SessionOptions::new(),
         };
         let call_options = call_options(metadata)?;
-        Ok(Self { principal, session, session_options, call_options, deadline: deadline(metadata) })
+        Ok(Self { caller, session, session_options, call_options, deadline: deadline(metadata) })
     }
 
     /// The options in force for this call: header over session over `defaults`.

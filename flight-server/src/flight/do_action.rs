@@ -40,8 +40,8 @@ pub(super) async fn do_action(
     let answer = match FlightSqlAction::parse(action)? {
         FlightSqlAction::CreatePreparedStatement { sql } => prepared_statement::create(server, call, sql).await?.into(),
         FlightSqlAction::ClosePreparedStatement => ActionAnswer { results: vec![], cookie: SessionCookie::Unchanged },
-        FlightSqlAction::CancelFlightInfo(request) => cancel::cancel_flight_info(server, &request)?.into(),
-        FlightSqlAction::CancelQuery(request) => cancel::cancel_query(server, &request)?.into(),
+        FlightSqlAction::CancelFlightInfo(request) => cancel::cancel_flight_info(server, call, &request)?.into(),
+        FlightSqlAction::CancelQuery(request) => cancel::cancel_query(server, call, &request)?.into(),
         FlightSqlAction::RenewFlightEndpoint(request) => cancel::renew_endpoint(request)?.into(),
         FlightSqlAction::SetSessionOptions(request) => session_options::set(server, call, &request)?,
         FlightSqlAction::GetSessionOptions => session_options::get(server, call)?.into(),

@@ -1,5 +1,7 @@
 //! DoGet: from a ticket to a stream of batches. The query is planned again; nothing is kept from GetFlightInfo.
 
+use std::sync::Arc;
+
 use arrow_flight::Ticket;
 
 use super::command::FlightSqlTicket;
@@ -15,7 +17,7 @@ pub(super) async fn do_get(server: &FlightSqlServer, call: &CallContext, ticket:
     match FlightSqlTicket::parse(ticket)? {
         FlightSqlTicket::Statement(statement) => execute(server, call, statement).await,
         FlightSqlTicket::Metadata(command) => {
-            let batch = command.answer(server).await?;
+            let batch = command.answer(server, &call.caller).await?;
             result_stream::of_batch(batch, server.settings.target_batch_bytes)
         }
     }
@@ -29,7 +31,8 @@ async fn execute(
     let StatementHandle { query_id, sql, parameters, mut options, schema_digest } = statement;
     call.override_with_headers(&mut options)?;
     call.limit_to_deadline(&mut options);
-    let request = QueryRequest { query_id: query_id.clone(), sql: sql.clone(), parameters, options };
+    let caller = Arc::clone(&call.caller);
+    let request = QueryRequest { query_id: query_id.clone(), sql: sql.clone(), parameters, options, caller };
     let query = server.pipeline.execute(request).await;
     let query = query.map_err(|error| Failure::of_query(error, &query_id, &sql))?;
     // A reload of the catalog in between, or a replica with another one.

@@ -10,6 +10,7 @@ use translator::catalog::{Catalog, Entity};
 use super::failure::Outcome;
 use super::table_path::select_table;
 use super::wire_schema;
+use crate::access::Caller;
 use crate::query::QueryPipeline;
 
 /// A table with its schema.
@@ -34,8 +35,8 @@ struct Cached {
 
 impl EntitySchemas {
     /// All tables, in the order of the catalog.
-    pub(super) async fn all(&self, pipeline: &dyn QueryPipeline) -> Outcome<Arc<[EntitySchema]>> {
-        let catalog = pipeline.catalog();
+    pub(super) async fn all(&self, pipeline: &dyn QueryPipeline, caller: &Arc<Caller>) -> Outcome<Arc<[EntitySchema]>> {
+        let catalog = pipeline.catalog(caller);
         // The lock is held while the schemas are made: callers that come together ask once.
         let mut cached = self.cached.lock().await;
         // A reload makes a new catalog; holding the old one keeps its address from being used again.
@@ -44,7 +45,7 @@ impl EntitySchemas {
         }
         let mut schemas = Vec::with_capacity(catalog.entities().len());
         for entity in catalog.entities() {
-            let prepared = pipeline.prepare(&select_table(&entity.name)).await?;
+            let prepared = pipeline.prepare(caller, &select_table(&entity.name)).await?;
             schemas.push(EntitySchema { entity: Arc::clone(entity), schema: wire_schema::plain(&prepared.schema) });
         }
         let schemas: Arc<[EntitySchema]> = schemas.into();

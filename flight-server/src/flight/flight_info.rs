@@ -1,5 +1,7 @@
 //! GetFlightInfo, PollFlightInfo and GetSchema.
 
+use std::sync::Arc;
+
 use arrow::datatypes::Schema;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, PollInfo, SchemaResult, Ticket};
@@ -50,11 +52,15 @@ pub(super) async fn poll_flight_info(
 }
 
 /// The schema alone: no source is asked.
-pub(super) async fn get_schema(server: &FlightSqlServer, descriptor: &FlightDescriptor) -> Outcome<SchemaResult> {
+pub(super) async fn get_schema(
+    server: &FlightSqlServer,
+    call: &CallContext,
+    descriptor: &FlightDescriptor,
+) -> Outcome<SchemaResult> {
     let schema = match FlightSqlCommand::parse(descriptor)? {
         FlightSqlCommand::Statement { sql } | FlightSqlCommand::PreparedStatement(PreparedHandle { sql, .. }) => {
             let query_id = Uuid::now_v7().to_string();
-            let prepared = server.pipeline.prepare(&sql).await;
+            let prepared = server.pipeline.prepare(&call.caller, &sql).await;
             wire_schema::plain(&prepared.map_err(|error| Failure::of_query(error, &query_id, &sql))?.schema)
         }
         FlightSqlCommand::Metadata(command) => command.schema(),
@@ -88,8 +94,13 @@ async fn plan(server: &FlightSqlServer, call: &CallContext, statement: PreparedH
     let query_id = Uuid::now_v7().to_string();
     let mut limited = options.clone();
     call.limit_to_deadline(&mut limited);
-    let request =
-        QueryRequest { query_id: query_id.clone(), sql: sql.clone(), parameters: parameters.clone(), options: limited };
+    let request = QueryRequest {
+        query_id: query_id.clone(),
+        sql: sql.clone(),
+        parameters: parameters.clone(),
+        options: limited,
+        caller: Arc::clone(&call.caller),
+    };
     let planned = server.pipeline.plan(request).await;
     let planned = planned.map_err(|error| Failure::of_query(error, &query_id, &sql))?;
     let plan = serde_json::to_vec(&planned.plan).map_err(Failure::internal)?;

@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::auth::{ANONYMOUS_TOKEN, Principal, authenticate};
+use super::auth::{ANONYMOUS_TOKEN, authenticate};
 use super::context::limit_headers;
 use super::failure::{Failure, Outcome};
 
@@ -17,16 +17,14 @@ pub(super) type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, S
 
 pub(super) async fn handshake(request: Request<Streaming<HandshakeRequest>>) -> Outcome<Response<HandshakeStream>> {
     limit_headers(request.metadata())?;
-    let principal = authenticate(request.metadata())?;
+    authenticate(request.metadata())?;
     // Go's client waits for the answer before it closes its side: never wait for a message when a header logs in.
     let protocol_version = if request.metadata().contains_key("authorization") {
         0
     } else {
         first_message(request.into_inner()).await?.map_or(0, |message| message.protocol_version)
     };
-    let token = match principal {
-        Principal::Anonymous => ANONYMOUS_TOKEN,
-    };
+    let token = ANONYMOUS_TOKEN;
     let message = HandshakeResponse { protocol_version, payload: token.into() };
     let mut response = Response::new(stream::iter([Ok(message)]).boxed());
     let bearer = MetadataValue::try_from(format!("Bearer {token}")).map_err(Failure::internal)?;

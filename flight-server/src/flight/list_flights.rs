@@ -14,7 +14,7 @@ use super::wire_schema;
 pub(super) async fn list_flights(server: &FlightSqlServer, call: &CallContext) -> Outcome<Vec<FlightInfo>> {
     let options = call.options(server.pipeline.default_options())?;
     let mut flights = Vec::new();
-    for table in server.entity_schemas.all(server.pipeline.as_ref()).await?.iter() {
+    for table in server.entity_schemas.all(server.pipeline.as_ref(), &call.caller).await?.iter() {
         let statement = StatementHandle {
             query_id: Uuid::now_v7().to_string(),
             sql: select_table(&table.entity.name),

@@ -7,6 +7,8 @@ mod sql_info;
 mod tables;
 mod xdbc_type_info;
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::metadata::GetCatalogsBuilder;
@@ -17,6 +19,7 @@ use arrow_flight::sql::{
 
 use super::failure::Outcome;
 use super::server::FlightSqlServer;
+use crate::access::Caller;
 
 /// The one table type.
 const TABLE_TYPE: &str = "TABLE";
@@ -51,15 +54,17 @@ impl MetadataCommand {
         }
     }
 
-    pub(super) async fn answer(&self, server: &FlightSqlServer) -> Outcome<RecordBatch> {
+    pub(super) async fn answer(&self, server: &FlightSqlServer, caller: &Arc<Caller>) -> Outcome<RecordBatch> {
         match self {
             Self::SqlInfo(command) => sql_info::answer(command, &server.pipeline.sql_vocabulary()),
             Self::XdbcTypeInfo(command) => xdbc_type_info::answer(*command),
             Self::Catalogs => catalogs::catalogs(),
             Self::DbSchemas(command) => catalogs::db_schemas(command),
-            Self::Tables(command) => tables::answer(command, server.pipeline.as_ref(), &server.entity_schemas).await,
+            Self::Tables(command) => {
+                tables::answer(command, server.pipeline.as_ref(), caller, &server.entity_schemas).await
+            }
             Self::TableTypes => catalogs::table_types(),
-            Self::PrimaryKeys(command) => keys::primary_keys(command, &server.pipeline.catalog()),
+            Self::PrimaryKeys(command) => keys::primary_keys(command, &server.pipeline.catalog(caller)),
             // Thermocline's tables have no foreign keys.
             Self::ExportedKeys(_) | Self::ImportedKeys(_) | Self::CrossReference(_) => {
                 Ok(RecordBatch::new_empty(keys::foreign_keys_schema()))

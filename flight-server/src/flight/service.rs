@@ -46,8 +46,8 @@ impl FlightService for FlightSqlServer {
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        self.context(request.metadata())?;
-        Ok(Response::new(flight_info::get_schema(self, &request.into_inner()).await?))
+        let context = self.context(request.metadata())?;
+        Ok(Response::new(flight_info::get_schema(self, &context, &request.into_inner()).await?))
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {

@@ -11,6 +11,7 @@ use serde_json::json;
 use translator::catalog::Catalog;
 use translator::options::QueryOptions;
 
+use crate::access::Caller;
 use crate::query::{
     CancelOutcome, ErrorKind, PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryPipeline, QueryRequest,
     QueryStream, SqlVocabulary,
@@ -107,7 +108,7 @@ impl Drop for SetOnDrop {
 
 #[async_trait]
 impl QueryPipeline for TestPipeline {
-    fn catalog(&self) -> Arc<Catalog> {
+    fn catalog(&self, _caller: &Caller) -> Arc<Catalog> {
         Arc::clone(&self.catalog)
     }
 
@@ -115,7 +116,7 @@ impl QueryPipeline for TestPipeline {
         QueryOptions { max_rows: Some(1_000_000), ..QueryOptions::default() }
     }
 
-    async fn prepare(&self, sql: &str) -> Result<PreparedQuery, QueryError> {
+    async fn prepare(&self, _caller: &Arc<Caller>, sql: &str) -> Result<PreparedQuery, QueryError> {
         Self::check(sql)?;
         let parameters =
             sql.matches('$').enumerate().map(|(n, _)| Field::new(format!("${}", n + 1), DataType::Utf8, true));
@@ -153,7 +154,7 @@ impl QueryPipeline for TestPipeline {
         Ok(QueryStream { schema: Self::schema(), events: events.boxed() })
     }
 
-    fn cancel(&self, query_id: &str) -> CancelOutcome {
+    fn cancel(&self, _caller: &Caller, query_id: &str) -> CancelOutcome {
         self.cancelled.lock().unwrap().push(query_id.to_owned());
         if self.seen.lock().unwrap().iter().any(|request| request.query_id == query_id) {
             CancelOutcome::Cancelled

@@ -13,6 +13,7 @@ use translator::options::{QueryOptions, Tiers};
 use translator::quote::{Ident, uuid_text};
 use uuid::Uuid;
 
+use crate::access::Caller;
 use crate::config::Config;
 use crate::postgres::Candidate;
 use crate::query::QueryPipeline;
@@ -51,7 +52,13 @@ impl LakeQueries {
             include_deleted: false,
             ..self.defaults.clone()
         };
-        let request = QueryRequest { query_id: Uuid::now_v7().to_string(), sql, parameters: None, options };
+        let request = QueryRequest {
+            query_id: Uuid::now_v7().to_string(),
+            sql,
+            parameters: None,
+            options,
+            caller: Caller::unrestricted(),
+        };
         let mut stream = self.pipeline.execute(request).await?;
         while let Some(event) = stream.events.next().await {
             match event? {

@@ -7,13 +7,14 @@ use translator::catalog::Catalog;
 use translator::options::QueryOptions;
 
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
+use crate::access::Caller;
 use crate::engine::SqlVocabulary;
 
 /// What the wire needs of the query pipeline.
 #[async_trait]
 pub trait QueryPipeline: Send + Sync + 'static {
-    /// The catalog in force.
-    fn catalog(&self) -> Arc<Catalog>;
+    /// What the caller sees of the catalog in force.
+    fn catalog(&self, caller: &Caller) -> Arc<Catalog>;
 
     /// The server's defaults, below session options and call headers.
     fn default_options(&self) -> QueryOptions;
@@ -22,7 +23,7 @@ pub trait QueryPipeline: Send + Sync + 'static {
     ///
     /// # Errors
     /// The statement is wrong, refused, or names an unknown table.
-    async fn prepare(&self, sql: &str) -> Result<PreparedQuery, QueryError>;
+    async fn prepare(&self, caller: &Arc<Caller>, sql: &str) -> Result<PreparedQuery, QueryError>;
 
     /// Plans a query without running it.
     ///
@@ -37,7 +38,7 @@ pub trait QueryPipeline: Send + Sync + 'static {
     async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError>;
 
     /// Cancels the running query with this id, and no other.
-    fn cancel(&self, query_id: &str) -> CancelOutcome;
+    fn cancel(&self, caller: &Caller, query_id: &str) -> CancelOutcome;
 
     /// Keywords and functions of the SQL that clients may write.
     fn sql_vocabulary(&self) -> Arc<SqlVocabulary>;

@@ -34,6 +34,7 @@ use super::sources::Sources;
 use super::statement::{self, BoundStatement};
 use super::unread::UnreadSlots;
 use super::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
+use crate::access::Caller;
 use crate::breaker::SystemClock;
 use crate::config::{Config, LakeUrl};
 use crate::engine::SqlVocabulary;
@@ -355,7 +356,7 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl QueryPipeline for Pipeline {
-    fn catalog(&self) -> Arc<Catalog> {
+    fn catalog(&self, _caller: &Caller) -> Arc<Catalog> {
         Arc::clone(self.inner.shape().catalog())
     }
 
@@ -363,7 +364,7 @@ impl QueryPipeline for Pipeline {
         self.inner.defaults.clone()
     }
 
-    async fn prepare(&self, sql: &str) -> Result<PreparedQuery, QueryError> {
+    async fn prepare(&self, _caller: &Arc<Caller>, sql: &str) -> Result<PreparedQuery, QueryError> {
         let (bound, _) = self.inner.bind(sql.to_owned(), None).await?;
         Ok(PreparedQuery { schema: Arc::clone(&bound.schema), parameters: Arc::clone(&bound.parameters) })
     }
@@ -426,7 +427,7 @@ impl QueryPipeline for Pipeline {
         }
     }
 
-    fn cancel(&self, query_id: &str) -> CancelOutcome {
+    fn cancel(&self, _caller: &Caller, query_id: &str) -> CancelOutcome {
         if self.inner.running.cancel(query_id) { CancelOutcome::Cancelled } else { CancelOutcome::NotFound }
     }
 

@@ -10,10 +10,12 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::StreamExt;
+use futures::future::ready;
 use object_store::aws::AmazonS3;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as Location;
@@ -64,22 +66,30 @@ pub(super) async fn upload(lake: &Lake, path: &str, mut file: File, bytes: u64) 
     Ok(())
 }
 
+/// Sends all parts. After a failure no more are begun, but those on their way end first: the parts that arrive while an upload
+/// is being aborted may stay (S3 API reference, `AbortMultipartUpload`).
 async fn send_parts(
     store: &Arc<AmazonS3>,
     location: &Location,
     id: &String,
     file: File,
 ) -> anyhow::Result<Vec<PartId>> {
+    let failed = &AtomicBool::new(false);
     let parts = futures::stream::try_unfold((file, 0), |(file, index)| async move {
         let part = read_part(file.try_clone()?, PART).await?;
         anyhow::Ok((!part.is_empty()).then_some(((index, part), (file, index + 1))))
     });
-    let sends = parts.map_ok(|(index, part)| async move {
-        let sent = store.put_part(location, id, index, part.into()).await?;
-        failpoint("upload.part").await;
-        anyhow::Ok(sent)
+    let sends = parts.take_while(|_| ready(!failed.load(Ordering::Relaxed))).map(|part| async move {
+        let sent = async {
+            let (index, part) = part?;
+            let sent = store.put_part(location, id, index, part.into()).await?;
+            failpoint("upload.part").await;
+            anyhow::Ok(sent)
+        };
+        sent.await.inspect_err(|_| failed.store(true, Ordering::Relaxed))
     });
-    sends.try_buffered(PARTS_AT_ONCE).try_collect().await
+    let ended: Vec<_> = sends.buffered(PARTS_AT_ONCE).collect().await;
+    ended.into_iter().collect()
 }
 
 /// Reads at most so many bytes, from where the last read ended.

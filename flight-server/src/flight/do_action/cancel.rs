@@ -9,6 +9,7 @@ use arrow_flight::{
 use bytes::Bytes;
 use prost::Message;
 
+use crate::flight::context::CallContext;
 use crate::flight::failure::{Failure, Outcome};
 use crate::flight::handle;
 use crate::flight::server::FlightSqlServer;
@@ -17,16 +18,24 @@ use crate::query::CancelOutcome;
 /// `ActionCancelQueryResult.CancelResult.CANCEL_RESULT_CANCELLED`
 const CANCEL_RESULT_CANCELLED: i32 = 1;
 
-pub(super) fn cancel_flight_info(server: &FlightSqlServer, request: &CancelFlightInfoRequest) -> Outcome<Bytes> {
+pub(super) fn cancel_flight_info(
+    server: &FlightSqlServer,
+    call: &CallContext,
+    request: &CancelFlightInfoRequest,
+) -> Outcome<Bytes> {
     let info = request.info.as_ref().ok_or_else(|| Failure::invalid("the request holds no FlightInfo"))?;
-    cancel(server, info)?;
+    cancel(server, call, info)?;
     Ok(CancelFlightInfoResult::new(CancelStatus::Cancelled).encode_to_vec().into())
 }
 
-pub(super) fn cancel_query(server: &FlightSqlServer, request: &ActionCancelQueryRequest) -> Outcome<Bytes> {
+pub(super) fn cancel_query(
+    server: &FlightSqlServer,
+    call: &CallContext,
+    request: &ActionCancelQueryRequest,
+) -> Outcome<Bytes> {
     let info = FlightInfo::decode(request.info.as_ref())
         .map_err(|_| Failure::invalid("the request's info is not a FlightInfo"))?;
-    cancel(server, &info)?;
+    cancel(server, call, &info)?;
     Ok(ActionCancelQueryResult { result: CANCEL_RESULT_CANCELLED }.as_any().encode_to_vec().into())
 }
 
@@ -36,9 +45,9 @@ pub(super) fn renew_endpoint(request: RenewFlightEndpointRequest) -> Outcome<Byt
     Ok(endpoint.encode_to_vec().into())
 }
 
-fn cancel(server: &FlightSqlServer, info: &FlightInfo) -> Outcome<()> {
+fn cancel(server: &FlightSqlServer, call: &CallContext, info: &FlightInfo) -> Outcome<()> {
     let query_id = query_id(info)?;
-    match server.pipeline.cancel(&query_id) {
+    match server.pipeline.cancel(&call.caller, &query_id) {
         CancelOutcome::Cancelled => Ok(()),
         CancelOutcome::NotFound => Err(Failure::not_found(format!("no query with the id {query_id} runs here"))),
     }

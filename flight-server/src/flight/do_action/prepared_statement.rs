@@ -13,7 +13,7 @@ use crate::flight::wire_schema;
 
 pub(super) async fn create(server: &FlightSqlServer, call: &CallContext, sql: String) -> Outcome<Bytes> {
     let query_id = Uuid::now_v7().to_string();
-    let prepared = server.pipeline.prepare(&sql).await;
+    let prepared = server.pipeline.prepare(&call.caller, &sql).await;
     let prepared = prepared.map_err(|error| Failure::of_query(error, &query_id, &sql))?;
     let handle = PreparedHandle { sql, parameters: None, call_options: call.call_options.clone() };
     let result = ActionCreatePreparedStatementResult {

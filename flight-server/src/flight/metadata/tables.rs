@@ -1,6 +1,7 @@
 //! GetTables, with the columns' SQL types and remarks as field metadata when the schema is asked for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -9,6 +10,7 @@ use translator::catalog::{CATALOG_NAME, Column, Entity, SCHEMA_NAME};
 
 use super::TABLE_TYPE;
 use super::pattern::{catalog_matches, name_matches, schema_matches};
+use crate::access::Caller;
 use crate::flight::entity_schemas::{EntitySchema, EntitySchemas};
 use crate::flight::failure::{Failure, Outcome};
 use crate::query::QueryPipeline;
@@ -16,6 +18,7 @@ use crate::query::QueryPipeline;
 pub(super) async fn answer(
     command: &CommandGetTables,
     pipeline: &dyn QueryPipeline,
+    caller: &Arc<Caller>,
     schemas: &EntitySchemas,
 ) -> Outcome<RecordBatch> {
     // Filtered here: the builder's own filters know neither escapes nor case.
@@ -28,14 +31,14 @@ pub(super) async fn answer(
             && name_matches(command.table_name_filter_pattern.as_deref(), &entity.name)
     };
     if command.include_schema {
-        for table in schemas.all(pipeline).await?.iter().filter(|table| wanted(&table.entity)) {
+        for table in schemas.all(pipeline, caller).await?.iter().filter(|table| wanted(&table.entity)) {
             let schema = described_schema(table);
             builder
                 .append(CATALOG_NAME, SCHEMA_NAME, &table.entity.name, TABLE_TYPE, &schema)
                 .map_err(Failure::internal)?;
         }
     } else {
-        for entity in pipeline.catalog().entities().iter().filter(|entity| wanted(entity)) {
+        for entity in pipeline.catalog(caller).entities().iter().filter(|entity| wanted(entity)) {
             builder
                 .append(CATALOG_NAME, SCHEMA_NAME, &entity.name, TABLE_TYPE, &Schema::empty())
                 .map_err(Failure::internal)?;

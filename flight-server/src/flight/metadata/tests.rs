@@ -13,7 +13,7 @@ fn server() -> FlightSqlServer {
 }
 
 async fn answer(command: MetadataCommand) -> RecordBatch {
-    let batch = command.answer(&server()).await.unwrap();
+    let batch = command.answer(&server(), &Caller::unrestricted()).await.unwrap();
     assert_eq!(batch.schema(), command.schema(), "{command:?}");
     batch
 }

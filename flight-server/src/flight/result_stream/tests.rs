@@ -6,6 +6,7 @@ use arrow_flight::utils::flight_data_to_batches;
 
 use super::super::test_pipeline::TestPipeline;
 use super::*;
+use crate::access::Caller;
 use crate::query::QueryPipeline;
 use crate::query::{ErrorKind, QueryRequest};
 
@@ -19,6 +20,7 @@ fn request() -> QueryRequest {
         sql: "SELECT x FROM y".to_owned(),
         parameters: None,
         options: translator::options::QueryOptions::default(),
+        caller: Caller::unrestricted(),
     }
 }
 
