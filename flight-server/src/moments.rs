@@ -196,6 +196,13 @@ impl Moments {
         self.commit.join(wanted).await
     }
 
+    /// Whether every attribute of the entity is in memory, so that every dirty row of it could be read.
+    pub(crate) async fn keep_all_of(&self, entity: &Entity) -> bool {
+        let mirrors = self.maker.mirrors.lock().await;
+        let mirror = mirrors.get(&entity.schema_id).filter(|mirror| *mirror.entity == *entity);
+        mirror.is_some_and(|mirror| mirror.attributes().len() == entity.attributes.len())
+    }
+
     pub(crate) fn figures(&self) -> MomentFigures {
         self.maker.figures()
     }

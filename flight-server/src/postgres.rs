@@ -19,6 +19,7 @@ mod rows;
 mod scanned;
 mod setup;
 mod tls;
+mod unreadable;
 mod writes;
 
 pub use decode::{HotSummary, UnreadableRow, hot_schema};
@@ -33,6 +34,7 @@ pub use physical::{PhysicalColumns, Reader};
 pub use rows::{DirtyIds, HotRows, dirty_ids_schema};
 pub(crate) use scanned::{ScannedRows, passing_scan_failure, scan_failure};
 pub use setup::Backfilled;
+pub use unreadable::UnreadableRows;
 pub use writes::{
     DirtySize, ExportedVersion, LockPurpose, ManifestEntry, ManifestFile, SwapError, WriteSession, manifest_ddl,
 };

@@ -69,7 +69,31 @@ impl Sources {
         snapshot.finish().await.map_err(postgres_error)?;
         Ok(tier)
     }
+
+    /// How many of an entity's dirty rows can't be read; `None` where finding out would read too many, or fails.
+    async fn unreadable_rows(&self, entity: &Entity, hot: HotTier) -> Option<u64> {
+        let in_memory = match &self.moments {
+            Some(moments) => moments.keep_all_of(entity).await,
+            None => false,
+        };
+        if in_memory || hot.rows == 0 {
+            return Some(0);
+        }
+        if hot.rows > MOST_READ {
+            return None;
+        }
+        match self.postgres.unreadable_rows(entity).await {
+            Ok(found) => Some(found.map_or(0, |found| found.count)),
+            Err(error) => {
+                tracing::debug!(entity = entity.name, %error, "its dirty rows can't be read");
+                None
+            }
+        }
+    }
 }
+
+/// Dirty rows that a look at the tiers reads at most, to count those that can't be read.
+const MOST_READ: u64 = 10_000;
 
 /// A look at the tiers is this long as good as a new one.
 const FRESH: Duration = Duration::from_secs(10);
@@ -130,6 +154,7 @@ async fn look(sources: &Sources, entity: &Entity) -> Result<ObservedEntity, Quer
     let lag = hot.lag_ms(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
     Ok(ObservedEntity {
         entity: entity.name.clone(),
+        unreadable_rows: sources.unreadable_rows(entity, hot).await,
         dirty_rows: hot.rows,
         hot_lag_seconds: u64::try_from(lag / 1000).unwrap_or(0),
         lake: [of_lake(Tier::Warm), of_lake(Tier::Cold)],

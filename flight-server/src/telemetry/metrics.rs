@@ -8,7 +8,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use serde_json::Value as Json;
 
 /// Every metric, by its name.
-pub const METRIC_NAMES: [&str; 37] = [
+pub const METRIC_NAMES: [&str; 38] = [
     "fed_query_latency_histogram",
     "fed_query_row_count",
     "fed_query_pushdown_efficiency",
@@ -30,6 +30,7 @@ pub const METRIC_NAMES: [&str; 37] = [
     "fed_tier_superseded_rows",
     "fed_hot_lag_seconds",
     "fed_compaction_due",
+    "fed_unreadable_rows",
     "fed_lake_footer_lookups",
     "fed_s3_requests",
     "fed_connections",
@@ -101,6 +102,8 @@ pub struct ObservedIndex {
 pub struct ObservedEntity {
     pub entity: String,
     pub dirty_rows: u64,
+    /// Dirty rows with a value that doesn't fit its declared type; `None` while that isn't known.
+    pub unreadable_rows: Option<u64>,
     /// Age of the oldest dirty row; 0 without one.
     pub hot_lag_seconds: u64,
     pub lake: [ObservedTier; 2],
@@ -372,6 +375,14 @@ fn gauges(meter: &Meter, observer: &Arc<OnceLock<Observer>>, now: &Now) {
         let due = |entity: &ObservedEntity| (u64::from(entity.is_compaction_due), vec![entity_label(entity)]);
         observed.entities.iter().map(due).collect()
     });
+    gauge(
+        "fed_unreadable_rows",
+        "Dirty rows with a value that doesn't fit its declared type, where they are known",
+        |observed| {
+            let known = |entity: &ObservedEntity| Some((entity.unreadable_rows?, vec![entity_label(entity)]));
+            observed.entities.iter().filter_map(known).collect()
+        },
+    );
     gauge("fed_breaker_state", "State of a source's breaker: 0 closed, 1 half open, 2 open", |observed| {
         let number = |state: &str| match state {
             "open" => 2,

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use tokio::time::Instant;
 use translator::catalog::Entity;
-use translator::postgres::{DirtySelection, TableNames, flush_statement};
 
 use super::{Finding, LIMIT};
 use crate::config::PostgresConfig;
-use crate::postgres::{PostgresError, PostgresSource, UnreadableRow};
+use crate::postgres::{PostgresError, PostgresSource, UnreadableRows};
 
 /// Reads every dirty row as a flush would, and says which can't be read.
 pub(super) async fn check_dirty_rows(
@@ -17,15 +15,14 @@ pub(super) async fn check_dirty_rows(
     entities: &[Arc<Entity>],
     finding: &mut Finding,
 ) -> Result<(), PostgresError> {
-    let (source, tables) = (PostgresSource::new(config)?, config.tables.plain());
+    let source = PostgresSource::new(config)?;
     let until = Instant::now() + LIMIT;
     for entity in entities {
-        match tokio::time::timeout_at(until, unreadable_rows(&source, entity, &tables)).await {
+        match tokio::time::timeout_at(until, source.unreadable_rows(entity)).await {
             Ok(found) => {
-                let (rows, first) = found?;
-                if let Some(first) = first {
+                if let Some(UnreadableRows { count, first }) = found? {
                     finding.faults.push(format!(
-                        "{rows} dirty rows of `{}` can't be read, and flush leaves them dirty; the first: {}",
+                        "{count} dirty rows of `{}` can't be read, and flush leaves them dirty; the first: {}",
                         entity.name, first.message
                     ));
                 }
@@ -37,23 +34,4 @@ pub(super) async fn check_dirty_rows(
         }
     }
     Ok(())
-}
-
-/// How many rows can't be read, and the first of them.
-async fn unreadable_rows(
-    source: &PostgresSource,
-    entity: &Entity,
-    tables: &TableNames,
-) -> Result<(u64, Option<UnreadableRow>), PostgresError> {
-    let statement = flush_statement(tables, entity, DirtySelection::default());
-    let mut snapshot = source.begin().await?;
-    let mut rows = snapshot.hot_rows(&statement.sql, entity, &statement.columns).await?;
-    rows.leave_unreadable_out();
-    let mut first = None;
-    while rows.try_next().await?.is_some() {
-        first = first.or(rows.take_unreadable().into_iter().next());
-    }
-    let count = rows.summary().unreadable_rows;
-    snapshot.finish().await?;
-    Ok((count, first))
 }

@@ -44,6 +44,7 @@ async fn rows_that_cannot_be_read_hold_nothing_up() -> Result<()> {
         ensure!(failure.message.contains(&a.to_string()) && failure.message.contains("score"), "{failure}");
         let (_, metrics) = http_get(&scenario.server.admin_address()?, "/metrics").await?;
         ensure!(metrics.lines().any(|line| line.starts_with("fed_query_errors") && line.contains("unreadable_value")));
+        ensure!(metrics.contains(r#"fed_unreadable_rows{entity="things"} 3"#), "{metrics}");
 
         let checked = try_command(&scenario, &["check"]).await?;
         ensure!(checked.stdout.contains("3 dirty rows of `things` can't be read"), "{}", checked.stdout);
