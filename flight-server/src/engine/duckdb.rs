@@ -450,6 +450,14 @@ impl Connection {
         self.prepare(sql)?.stream(sql)
     }
 
+    /// Runs one statement as a stream over tables that others write meanwhile. A plan rests on how far the values of a table
+    /// reached when it was bound, and drops the conditions that all of them met (duckdb/duckdb#23704): so what it is bound over
+    /// must be what it reads. The transaction stays open as long as the connection.
+    pub(crate) fn stream_of_one_snapshot(&self, sql: &str) -> Result<Stream, DuckError> {
+        self.execute("BEGIN")?;
+        self.stream(sql)
+    }
+
     /// All of a small result.
     pub(crate) fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), DuckError> {
         let mut stream = self.stream(sql)?;

@@ -201,7 +201,7 @@ impl Worker {
         let started = Instant::now();
         let mut summary = RunSummary { by_duckdb: true, ..RunSummary::default() };
         let mut first = None;
-        let mut stream = self.connection.stream(sql).map_err(execution_error)?;
+        let mut stream = self.connection.stream_of_one_snapshot(sql).map_err(execution_error)?;
         let mut pending = Pending::default();
         let mut left = self.max_rows.unwrap_or(u64::MAX);
         loop {

@@ -123,6 +123,18 @@ fn errors_point_into_the_statement() {
 }
 
 #[test]
+fn what_is_bound_in_a_transaction_runs_over_what_it_was_bound_over() {
+    let database = Database::open(&[]).unwrap();
+    let (writer, reader) = (database.connect().unwrap(), database.connect().unwrap());
+    writer.execute("CREATE TABLE t AS SELECT i, 1 AS since FROM range(10) r(i)").unwrap();
+    reader.execute("BEGIN").unwrap();
+    let prepared = reader.prepare("SELECT count(*) FROM t WHERE since <= 1").unwrap();
+    writer.execute("INSERT INTO t SELECT i, 2 FROM range(5) r(i)").unwrap();
+    let batch = prepared.stream("").unwrap().next().unwrap().unwrap();
+    assert_eq!(batch.column(0).as_primitive::<Int64Type>().value(0), 10);
+}
+
+#[test]
 fn a_prepared_statement_describes_itself() {
     let connection = connection();
     connection.execute("CREATE TABLE t (a INTEGER, b VARCHAR)").unwrap();
