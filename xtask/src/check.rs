@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cache::Checkout, clients, dependencies, layers, process};
+use crate::{cache::Checkout, clients, dependencies, layers, postgres, process};
 
 #[derive(Debug)]
 pub(crate) struct CheckOptions {
@@ -52,6 +52,18 @@ fn run_steps(checkout: &Checkout, options: &CheckOptions, report: &mut Report) -
         set_test_environment(checkout, options, &mut test);
         process::run(&mut test)
     })?;
+    if options.filter.is_none() {
+        for version in &postgres::VERSIONS {
+            report.step(version.name, || {
+                let mut test = cargo(checkout, options);
+                test.args(["test", "--workspace", "--test", "integration", "--"]).args(postgres::TESTS);
+                test.args(["--skip", postgres::LEFT_OUT]);
+                set_test_environment(checkout, options, &mut test);
+                test.env("THERMOCLINE_TEST_POSTGRES", version.programs(checkout));
+                process::run(&mut test)
+            })?;
+        }
+    }
     for client in &missing {
         report.missing(client.tests, client.tool);
     }

@@ -16,6 +16,7 @@ mod dependencies;
 mod layers;
 mod nycflights13;
 mod package;
+mod postgres;
 mod process;
 mod python;
 mod setup;

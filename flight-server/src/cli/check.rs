@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use translator::catalog::{Catalog, Entity};
+use translator::catalog::{Catalog, Entity, PrimaryKeys};
 use translator::lake::LakeFile;
 use translator::options::Tier;
 
+use crate::catalog_file;
 use crate::config::{self, Config, LakeCatalog, LakeUrl, TableName, environment};
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase};
 use crate::lake::{Lake, Listing, S3Credentials};
@@ -63,7 +64,7 @@ pub async fn run(arguments: &CheckArgs) -> anyhow::Result<()> {
             let finding = Finding { part: "configuration", faults, ..Finding::default() };
             // The sources wait until it is known which they are.
             let catalog = config::catalog_path(&arguments.config, environment());
-            return report(&[finding, check_catalog(&catalog).1]);
+            return report(&[finding, check_catalog(&catalog, None).await.1]);
         }
     };
     if arguments.print_config {
@@ -75,7 +76,7 @@ pub async fn run(arguments: &CheckArgs) -> anyhow::Result<()> {
         summary: format!("{} is understood", config.path.display()),
         ..Finding::default()
     }];
-    let (catalog, finding) = check_catalog(&config.catalog.path);
+    let (catalog, finding) = check_catalog(&config.catalog.path, Some(&config)).await;
     findings.push(finding);
     let entities = catalog.as_ref().map(|catalog| catalog.entities().to_vec()).unwrap_or_default();
     let (postgres, lake) = futures::join!(check_postgres(&config, &entities), check_lake(&config, catalog.as_ref()));
@@ -104,7 +105,8 @@ fn report(findings: &[Finding]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_catalog(path: &Path) -> (Option<Arc<Catalog>>, Finding) {
+/// Without a configuration there is no PostgreSQL to ask for keys.
+async fn check_catalog(path: &Path, config: Option<&Config>) -> (Option<Arc<Catalog>>, Finding) {
     let mut finding = Finding { part: "catalog", ..Finding::default() };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -113,7 +115,18 @@ fn check_catalog(path: &Path) -> (Option<Arc<Catalog>>, Finding) {
             return (None, finding);
         }
     };
-    match Catalog::parse(&text) {
+    let keys = match config {
+        Some(config) => catalog_file::unwritten_keys(&text, config).await,
+        None => Ok(PrimaryKeys::new()),
+    };
+    let parsed = match keys {
+        Ok(keys) => Catalog::parse_with_keys(&text, &keys),
+        Err(error) => {
+            finding.faults.push(format!("{error:#}"));
+            return (None, finding);
+        }
+    };
+    match parsed {
         Ok(catalog) => {
             let attributes: usize = catalog.entities().iter().map(|entity| entity.attributes.len()).sum();
             finding.summary =

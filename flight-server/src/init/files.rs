@@ -1,7 +1,7 @@
 //! The three files that `init` writes.
 
 use translator::catalog::print::{attribute_toml, entity_toml, quoted};
-use translator::catalog::{Attribute, Entity, OwnTable};
+use translator::catalog::{Attribute, Entity, OwnTable, PrimaryKeys};
 use translator::postgres::{
     TableNames, Tracking, Truncate, bookkeeping_ddl, bookkeeping_removal, cursor_ddl, cursor_removal, tracking_ddl,
     tracking_removal,
@@ -35,9 +35,9 @@ pub(super) fn config_toml(url: &str, lake: &str, schema: Option<&str>, is_eav: b
 }
 
 /// The catalog file after this run: what is there stays as it is, what is new is added where it belongs.
-pub(super) fn catalog_toml(before: Option<&str>, choice: &Choice) -> String {
+pub(super) fn catalog_toml(before: Option<&str>, keys: &PrimaryKeys, choice: &Choice) -> String {
     let mut text = match before {
-        Some(before) => with_attributes(before, &choice.added),
+        Some(before) => with_attributes(before, keys, &choice.added),
         None => "# Written by `thermocline init`: the tables that queries see. Running it again adds what is new and changes\n\
                  # nothing else; rename entities and attributes, or take them out, as you like.\n"
             .to_owned(),
@@ -64,7 +64,7 @@ fn left_out_comment(left_out: &LeftOut) -> String {
 }
 
 /// Adds attributes to entities of a catalog file, each at the end of its entity.
-fn with_attributes(text: &str, added: &[(String, Attribute)]) -> String {
+fn with_attributes(text: &str, keys: &PrimaryKeys, added: &[(String, Attribute)]) -> String {
     if added.is_empty() {
         return text.to_owned();
     }
@@ -77,7 +77,7 @@ fn with_attributes(text: &str, added: &[(String, Attribute)]) -> String {
         }
     }
     for part in &mut parts {
-        let Ok(catalog) = translator::catalog::Catalog::parse(part) else { continue };
+        let Ok(catalog) = translator::catalog::Catalog::parse_with_keys(part, keys) else { continue };
         let [entity] = catalog.entities() else { continue };
         for (_, attribute) in added.iter().filter(|(name, _)| *name == entity.name) {
             let trimmed = part.trim_end().len();

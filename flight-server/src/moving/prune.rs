@@ -71,7 +71,7 @@ impl PruneArgs {
     /// # Errors
     /// A configuration that is wrong, a source that fails, another prune at work, a table that isn't tracked.
     pub async fn run(self) -> anyhow::Result<()> {
-        let writer = Writer::open(&self.config)?;
+        let writer = Writer::open(&self.config).await?;
         let mut entities = writer.entities(&self.entities)?;
         if self.entities.is_empty() {
             entities.retain(|entity| entity.own_table().is_some());

@@ -40,7 +40,7 @@ impl RestoreArgs {
     /// # Errors
     /// A configuration that is wrong, a condition that is no SQL, a source that fails, a row that the table refuses.
     pub async fn run(self) -> anyhow::Result<()> {
-        let writer = Writer::open(&self.config)?;
+        let writer = Writer::open(&self.config).await?;
         let entities = writer.entities(std::slice::from_ref(&self.entity))?;
         let entity = entities.first().context("there is no entity")?;
         let table = own_table(entity)?;

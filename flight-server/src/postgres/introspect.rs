@@ -1,7 +1,8 @@
 //! What tables a database has, for `thermocline init`, `check` and `prune`.
 
 use tokio_postgres::types::Oid;
-use translator::catalog::Entity;
+use translator::catalog::{Entity, PrimaryKeys};
+use translator::quote::TableName;
 
 use super::{PostgresError, PostgresSource};
 
@@ -102,6 +103,11 @@ const KEYS: &str = "SELECT DISTINCT ON (i.indrelid) i.indrelid, \
       WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull) \
     ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, i.indexrelid";
 
+const PRIMARY_KEY: &str = "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place) \
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+      WHERE k.place <= i.indnkeyatts ORDER BY k.place) \
+    FROM pg_catalog.pg_index i WHERE i.indrelid = to_regclass($1)::oid AND i.indisprimary";
+
 const REFERENCES: &str = "SELECT k.conname::text, format('%I.%I', n.nspname, c.relname), \
     ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (attnum, place) \
       JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.place), \
@@ -130,6 +136,26 @@ pub struct Firing {
 }
 
 impl PostgresSource {
+    /// The columns of these tables' primary keys. A table that isn't there, or has none, has no entry.
+    ///
+    /// # Errors
+    /// Unavailable, Misconfigured.
+    pub async fn primary_keys(&self, tables: &[String]) -> Result<PrimaryKeys, PostgresError> {
+        let mut snapshot = self.begin().await?;
+        snapshot.start()?;
+        let client = snapshot.client()?;
+        let mut keys = PrimaryKeys::new();
+        for table in tables {
+            let found = client.query_opt(PRIMARY_KEY, &[&TableName(table).to_string()]).await?;
+            if let Some(row) = found {
+                keys.insert(table.clone(), row.try_get(0)?);
+            }
+        }
+        snapshot.statement_running = false;
+        snapshot.finish().await?;
+        Ok(keys)
+    }
+
     /// All tables and views of the database that this role may know of, but for PostgreSQL's own.
     ///
     /// # Errors

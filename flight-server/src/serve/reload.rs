@@ -1,13 +1,13 @@
 //! Settings that change while the server runs: on SIGHUP all of them as one value, and TLS's files when they change.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tokio::signal::unix::Signal;
-use translator::catalog::Catalog;
 
 use crate::admin::{AdminToken, ReloadFault};
+use crate::catalog_file;
 use crate::config::{Config, environment};
 use crate::query::Pipeline;
 use crate::telemetry::{LogLevel, Telemetry};
@@ -58,7 +58,7 @@ impl InForce {
                     if hangup.is_none() {
                         return;
                     }
-                    let reloaded = self.reload().map(|()| "configuration, catalog, TLS and log level were reloaded");
+                    let reloaded = self.reload().await.map(|()| "configuration, catalog, TLS and log level were reloaded");
                     self.tell(reloaded);
                 }
                 _ = watch.tick() => {
@@ -74,10 +74,10 @@ impl InForce {
     }
 
     /// Reads everything first: what is wrong leaves all of the old in force.
-    fn reload(&self) -> anyhow::Result<()> {
+    async fn reload(&self) -> anyhow::Result<()> {
         let config = Config::load(&self.config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         super::refuse_unenforced(&config)?;
-        let catalog = read_catalog(&config.catalog.path)?;
+        let catalog = Arc::new(catalog_file::read(&config).await?);
         let tls = match (&self.tls, &config.tls) {
             (Some(files), Some(config)) => Some((files, TlsFiles::read(config)?)),
             (None, None) => None,
@@ -106,16 +106,5 @@ impl InForce {
                 *fault = Some(format!("{error:#}"));
             }
         }
-    }
-}
-
-/// # Errors
-/// The file can't be read, or is wrong: all its faults.
-pub(super) fn read_catalog(path: &Path) -> anyhow::Result<Arc<Catalog>> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read the catalog file {}", path.display()))?;
-    match Catalog::parse(&text) {
-        Ok(catalog) => Ok(Arc::new(catalog)),
-        Err(faults) => bail!("the catalog file {} is wrong:\n{faults}", path.display()),
     }
 }

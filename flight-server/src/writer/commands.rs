@@ -203,7 +203,7 @@ impl FlushArgs {
     /// # Errors
     /// A configuration that is wrong, a source that fails, [`WriterError::Busy`].
     pub async fn run(self) -> anyhow::Result<()> {
-        let writer = Writer::open(&self.config)?;
+        let writer = Writer::open(&self.config).await?;
         let entities = writer.entities(&self.entities)?;
         let options = FlushOptions {
             min_age: self.min_age,
@@ -238,7 +238,7 @@ impl CompactArgs {
     /// # Errors
     /// A configuration that is wrong, a source that fails, [`WriterError::Busy`].
     pub async fn run(self) -> anyhow::Result<()> {
-        let writer = Writer::open(&self.config)?;
+        let writer = Writer::open(&self.config).await?;
         let entities = writer.entities(&self.entities)?;
         let options = CompactOptions {
             limits: self.limits.limits(),
@@ -265,7 +265,7 @@ impl GcArgs {
     /// # Errors
     /// A configuration that is wrong, a source that fails, [`WriterError::Busy`].
     pub async fn run(self) -> anyhow::Result<()> {
-        let writer = Writer::open(&self.config)?;
+        let writer = Writer::open(&self.config).await?;
         let entities = writer.entities(&self.entities)?;
         let options = GcOptions { grace: self.grace, dry_run: self.dry_run };
         let locks = [LockPurpose::Flush, LockPurpose::Compact];
@@ -288,10 +288,10 @@ impl ManifestArgs {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             ManifestCommand::Import { entities, config, dry_run } => {
-                import(&Writer::open(&config)?, &entities, dry_run).await
+                import(&Writer::open(&config).await?, &entities, dry_run).await
             }
             ManifestCommand::Verify { entities, config, quick } => {
-                verify(&Writer::open(&config)?, &entities, quick).await
+                verify(&Writer::open(&config).await?, &entities, quick).await
             }
         }
     }

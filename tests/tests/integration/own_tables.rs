@@ -70,6 +70,7 @@ impl Shop {
     fn program(&self, args: &[&str]) -> Result<tokio::process::Command> {
         let mut program = tokio::process::Command::new(binary()?);
         program.args(args).arg("--config").arg(self.path("thermocline.toml"));
+        program.env("XDG_CACHE_HOME", self.path("cache"));
         program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         Ok(program)
     }
@@ -147,7 +148,7 @@ impl Shop {
         let mut config = ServerConfig {
             settings: self.read("thermocline.toml")?.parse()?,
             catalog: self.read("catalog.toml")?,
-            env: Vec::new(),
+            env: vec![("XDG_CACHE_HOME".to_owned(), self.path("cache").display().to_string())],
         };
         config.set("postgres", "connect_timeout", "60s");
         Ok(config)

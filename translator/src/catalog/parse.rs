@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::print::type_name;
 use super::{
-    Attribute, Catalog, Entity, KeyColumn, Layout, MAX_PRECISION_OF_DOUBLES, MainColumnKind, OwnTable, ScalarType,
-    Storage, TimeEncoding,
+    Attribute, Catalog, Entity, KeyColumn, Layout, MAX_PRECISION_OF_DOUBLES, MainColumnKind, OwnTable, PrimaryKeys,
+    ScalarType, Storage, TimeEncoding,
 };
 use super::{DELETED_AT_COLUMN, TIER_COLUMN, fold};
 
@@ -77,7 +77,7 @@ const ATTRIBUTE_KEYS: [&str; 7] = ["name", "type", "column", "attr_id", "encodin
 /// DuckDB's and Arrow's decimals of 128 bits have no more digits.
 const MAX_PRECISION: u8 = 38;
 
-pub(super) fn parse(text: &str) -> Result<Catalog, CatalogFaults> {
+pub(super) fn parse(text: &str, keys: &PrimaryKeys) -> Result<Catalog, CatalogFaults> {
     let mut faults = Faults::new(text);
     let (root, syntax_errors) = DeTable::parse_recoverable(text);
     if !syntax_errors.is_empty() {
@@ -90,18 +90,29 @@ pub(super) fn parse(text: &str) -> Result<Catalog, CatalogFaults> {
         faults.faults.dedup_by_key(|fault| fault.line);
         return Err(faults);
     }
-    let catalog = read_catalog(&root, &mut faults);
+    let catalog = read_catalog(&root, keys, &mut faults);
     if faults.is_empty() { Ok(catalog) } else { Err(faults.finish()) }
 }
 
-fn read_catalog(root: &Spanned<DeTable<'_>>, faults: &mut Faults) -> Catalog {
+/// A text with other faults is read as far as it goes.
+pub(super) fn tables_without_key(text: &str) -> Vec<String> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let mut ignored = Faults::new(text);
+    let root = Fields { table: root.get_ref(), span: root.span(), owner: String::new() };
+    let entities = root.tables("entity", &mut ignored);
+    let own_tables = entities.iter().filter_map(|entity| entity.table("table", &mut ignored)).collect::<Vec<_>>();
+    let without = own_tables.iter().filter(|table| !table.has("key"));
+    without.filter_map(|table| table.string("name", &mut Faults::new(text)).map(Spanned::into_inner)).collect()
+}
+
+fn read_catalog(root: &Spanned<DeTable<'_>>, keys: &PrimaryKeys, faults: &mut Faults) -> Catalog {
     let root = Fields { table: root.get_ref(), span: root.span(), owner: "the catalog".to_owned() };
     root.refuse_unknown(&ROOT_KEYS, faults);
     let mut names = Seen::default();
     let mut schema_ids = Seen::default();
     let mut entities = Vec::new();
     for table in root.tables("entity", faults) {
-        if let Some(entity) = read_entity(&table, &mut names, &mut schema_ids, faults) {
+        if let Some(entity) = read_entity(&table, keys, &mut names, &mut schema_ids, faults) {
             entities.push(Arc::new(entity));
         }
     }
@@ -110,6 +121,7 @@ fn read_catalog(root: &Spanned<DeTable<'_>>, faults: &mut Faults) -> Catalog {
 
 fn read_entity(
     table: &Fields<'_>,
+    keys: &PrimaryKeys,
     names: &mut Seen<String>,
     schema_ids: &mut Seen<i16>,
     faults: &mut Faults,
@@ -147,7 +159,9 @@ fn read_entity(
         .collect();
     let layout = match (kept, own_table) {
         (Kept::InEav, _) => Some(Layout::Eav),
-        (Kept::InOwnTable, Some(own)) => read_own_table(own, &table.owner, &attributes, faults).map(Layout::Table),
+        (Kept::InOwnTable, Some(own)) => {
+            read_own_table(own, &table.owner, &attributes, keys, faults).map(Layout::Table)
+        }
         (Kept::InOwnTable, None) => None,
     };
     Some(Entity {
@@ -167,11 +181,16 @@ enum Kept {
 }
 
 /// Reads `[entity.table]`.
-fn read_own_table(table: Fields<'_>, entity: &str, attributes: &[Attribute], faults: &mut Faults) -> Option<OwnTable> {
+fn read_own_table(
+    table: Fields<'_>,
+    entity: &str,
+    attributes: &[Attribute],
+    keys: &PrimaryKeys,
+    faults: &mut Faults,
+) -> Option<OwnTable> {
     let table = &Fields { owner: format!("the table of {entity}"), ..table };
     table.refuse_unknown(&TABLE_KEYS, faults);
     table.require("name", faults);
-    table.require("key", faults);
     let name = table.string("name", faults);
     if let Some(name) = &name
         && !(name.get_ref().split('.').count() <= 2 && name.get_ref().split('.').all(|part| !part.trim().is_empty()))
@@ -179,7 +198,15 @@ fn read_own_table(table: Fields<'_>, entity: &str, attributes: &[Attribute], fau
         faults.report(&name.span(), format!("{}: expected a name such as `orders` or `public.orders`", table.owner));
         return None;
     }
-    let columns = table.strings("key", faults)?;
+    let columns = match name.as_ref().and_then(|name| Some((name.span(), keys.get(name.get_ref())?))) {
+        Some((span, columns)) if !table.has("key") => {
+            columns.iter().map(|column| Spanned::new(span.clone(), column.clone())).collect()
+        }
+        _ => {
+            table.require("key", faults);
+            table.strings("key", faults)?
+        }
+    };
     if columns.is_empty() {
         faults.report(&table.span_of("key"), format!("{}: the key has no column", table.owner));
     }

@@ -1,6 +1,7 @@
 use std::{env, io::Write, process};
 
 use super::*;
+use crate::postgres;
 
 const PLAIN: Artifact = Artifact {
     path: "some/file",
@@ -48,7 +49,9 @@ fn a_damaged_file_counts_as_missing() {
 
 #[test]
 fn every_pinned_digest_is_one() {
-    for artifact in DUCKDB.iter().chain(crate::nycflights13::FILES).chain([&POSTGRES]) {
+    let packages = postgres::VERSIONS.iter().map(|version| &version.package);
+    let always = DUCKDB.iter().chain(crate::nycflights13::FILES).chain([&postgres::FALLBACK]);
+    for artifact in always.chain(packages) {
         assert_eq!(hex::decode(artifact.sha256).map(|digest| digest.len()), Ok(32), "{}", artifact.path);
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use thermocline_tests::postgres::{Cluster, TestDatabase};
 use tokio_postgres::NoTls;
 
-use super::Shop;
+use super::{OpenShop, Shop};
 
 const SCHEMA: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, note text, created_at timestamptz DEFAULT now());
     CREATE TABLE \"Odd Name\" (\"Key\" integer PRIMARY KEY, \"a.b\" integer, \"A b\" text);
@@ -78,6 +78,38 @@ async fn init_runs_again_without_harm_and_goes_without_trace() -> Result<()> {
     shop.sql("DROP TABLE extra").await?;
     assert_eq!(shop.rows(OBJECTS).await?, before);
     assert_eq!(shop.count("SELECT count(*) FROM orders").await?, 999);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_written_is_the_primary_key() -> Result<()> {
+    let shop = Shop::set_up(SCHEMA, "orders").await?;
+    let catalog = shop.read("catalog.toml")?;
+    let without: String =
+        catalog.lines().filter(|line| !line.starts_with("key =")).map(|line| format!("{line}\n")).collect();
+    assert_ne!(without, catalog);
+    std::fs::write(shop.path("catalog.toml"), without)?;
+    shop.sql("ALTER TABLE orders ADD COLUMN price numeric(10,2)").await?;
+    shop.init(&["--tables", "orders", "--apply", "--yes"]).await?;
+    ensure!(shop.read("catalog.toml")?.contains("decimal(10,2)"), "{}", shop.read("catalog.toml")?);
+    shop.command(&["check"]).await?;
+    shop.command(&["flush"]).await?;
+    let open = shop.open().await?;
+    open.shop.sql("UPDATE orders SET price = 2.5 WHERE id = 7").await?;
+    let same = "SELECT id, note, price FROM orders WHERE id < 20 ORDER BY id";
+    open.check("without a written key", same, same).await?;
+    let OpenShop { shop, .. } = open;
+    shop.sql("ALTER TABLE orders DROP CONSTRAINT orders_pkey").await?;
+    let refused = shop.try_command(&["flush"]).await?;
+    ensure!(!refused.success && refused.stderr.contains("`key` is missing"), "{}", refused.stderr);
+    shop.sql("ALTER TABLE orders ADD PRIMARY KEY (id)").await?;
+    let config = shop.read("thermocline.toml")?;
+    std::fs::write(
+        shop.path("thermocline.toml"),
+        config.replace(&shop.database.url(), "postgresql://127.0.0.1:1/nowhere"),
+    )?;
+    let refused = shop.try_command(&["flush"]).await?;
+    ensure!(!refused.success && refused.stderr.contains("can't be asked for the primary key"), "{}", refused.stderr);
     Ok(())
 }
 
