@@ -1,5 +1,6 @@
 //! The commands of the `thermocline` binary.
 
+pub mod auth;
 pub mod check;
 mod client;
 mod output;

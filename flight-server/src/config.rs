@@ -3,6 +3,7 @@
 //! [`Config::load`] reports every fault together: place, key and what is expected. Secrets are [`Secret`]s from the
 //! moment they are read; no fault prints a value that could be one.
 
+mod auth;
 mod cache;
 mod hot;
 pub(crate) mod postgres_url;
@@ -11,6 +12,7 @@ mod secret;
 mod tls;
 mod tree;
 
+pub use auth::AuthConfig;
 pub use cache::CacheConfig;
 pub use hot::{HotConfig, HotMirror};
 pub use reference::{REFERENCE, effective, markdown};
@@ -262,41 +264,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Who may call.
-#[derive(Debug, Clone)]
-pub struct AuthConfig {
-    /// Whether callers without credentials are served.
-    pub anonymous: bool,
-    pub users: Vec<UserConfig>,
-    pub token: Option<TokenConfig>,
-}
-
-/// A user with a password, and what they may read.
-#[derive(Debug, Clone)]
-pub struct UserConfig {
-    pub name: String,
-    /// An argon2 hash in PHC form (`$argon2id$v=19$…`).
-    pub password_hash: Secret<String>,
-    /// Entities the user may read; `*` stands for all of them.
-    pub grants: Vec<String>,
-}
-
-/// How bearer tokens are checked.
-#[derive(Debug, Clone)]
-pub struct TokenConfig {
-    pub key: TokenKey,
-    pub issuer: Option<String>,
-    pub audience: Option<String>,
-}
-
-#[derive(Debug, Clone)]
-pub enum TokenKey {
-    /// Shared secret of HMAC-signed tokens.
-    Hmac(Secret<String>),
-    /// PEM file with the public key of signed tokens.
-    PublicKey(PathBuf),
-}
-
 /// Everything that is wrong with a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFaults {
@@ -385,8 +352,8 @@ fn read_config(mut root: Section, path: &Path, faults: &mut Faults) -> Option<Co
     let query = read_query(root.section("query", faults), hot_scan, faults);
     let breaker = read_breaker(root.section("breaker", faults), faults);
     let telemetry = read_telemetry(root.section("telemetry", faults), faults);
-    let auth = read_auth(root.section("auth", faults), base, server.listen, faults);
     let tls = tls::read_tls(root.section("tls", faults), base, faults);
+    let auth = auth::read(root.section("auth", faults), base, server.listen, tls.is_some(), faults);
     root.finish(faults);
     Some(Config {
         path: path.to_owned(),
@@ -730,92 +697,6 @@ fn read_headers(text: &str) -> Option<Vec<(String, Secret<String>)>> {
         is_header.then(|| (name, Secret::new(value)))
     };
     text.split(',').map(header).collect()
-}
-
-fn read_auth(mut section: Section, base: &Path, listen: SocketAddr, faults: &mut Faults) -> AuthConfig {
-    let anonymous = section.boolean("anonymous", faults);
-    let place = section.place().clone();
-    let key = section.key("anonymous");
-    let sections = section.sections("users", faults);
-    let has_users = !sections.is_empty();
-    let users: Vec<UserConfig> = sections.into_iter().filter_map(|user| read_user(user, faults)).collect();
-    for (index, user) in users.iter().enumerate() {
-        if users[..index].iter().any(|other| other.name == user.name) {
-            faults.report(&place, section.key("users"), format!("user `{}` is defined twice", user.name));
-        }
-    }
-    let has_token = section.has("token");
-    let token = read_token(section.section("token", faults), has_token, base, faults);
-    section.finish(faults);
-
-    let has_credentials = has_users || has_token;
-    let anonymous = match anonymous {
-        Some(found) => {
-            if !found.value && !has_credentials {
-                let expected = "nobody could log in; expected `users` or a `token` section beside it, or true";
-                faults.report(&found.place, key, expected);
-            }
-            found.value
-        }
-        // Whoever lists users wants them asked for their passwords.
-        None if has_credentials => false,
-        None if listen.ip().is_loopback() => true,
-        None => {
-            faults.report(
-                &place,
-                key,
-                format!(
-                    "server.listen {listen} can be reached from other machines; expected `anonymous = true` in words, \
-                     or users or a token"
-                ),
-            );
-            false
-        }
-    };
-    AuthConfig { anonymous, users, token }
-}
-
-fn read_user(mut section: Section, faults: &mut Faults) -> Option<UserConfig> {
-    let name = require(&mut section, "name", "a name without `:`", faults, |text| {
-        (!text.is_empty() && !text.contains(':')).then(|| text.to_owned())
-    });
-    let expected = "an argon2 hash in PHC form ($argon2id$v=19$m=…,t=…,p=…$salt$hash)";
-    let password_hash = require(&mut section, "password_hash", expected, faults, |text| {
-        let parts = text.split('$').count();
-        (text.starts_with("$argon2") && (5..=6).contains(&parts)).then(|| Secret::new(text.to_owned()))
-    });
-    let grants = if section.has("grants") { section.texts("grants", faults) } else { vec!["*".to_owned()] };
-    section.finish(faults);
-    Some(UserConfig { name: name?, password_hash: password_hash?, grants })
-}
-
-fn read_token(mut section: Section, is_written: bool, base: &Path, faults: &mut Faults) -> Option<TokenConfig> {
-    let place = section.place().clone();
-    let secret = section.word("hmac_secret", faults);
-    let public_key = path(&mut section, "public_key", base, faults);
-    let issuer = section.word("issuer", faults).map(|found| found.value);
-    let audience = section.word("audience", faults).map(|found| found.value);
-    let key = match (secret, public_key) {
-        (Some(secret), None) => {
-            if secret.value.len() < 32 {
-                faults.report(&secret.place, section.key("hmac_secret"), "is too short; expected 32 bytes or more");
-            }
-            Some(TokenKey::Hmac(Secret::new(secret.value)))
-        }
-        (None, Some(path)) => Some(TokenKey::PublicKey(path)),
-        (Some(_), Some(_)) => {
-            faults.report(&place, "auth.token", "expected one of `hmac_secret` and `public_key`, not both");
-            None
-        }
-        (None, None) => {
-            if is_written {
-                faults.report(&place, "auth.token", "expected `hmac_secret` or `public_key`");
-            }
-            None
-        }
-    };
-    section.finish(faults);
-    Some(TokenConfig { key: key?, issuer, audience })
 }
 
 /// A key that must be written.

@@ -54,6 +54,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use tonic::codec::CompressionEncoding;
 
+use crate::access::Logins;
 use crate::query::QueryPipeline;
 
 pub(crate) use reflection::file_descriptors;
@@ -84,10 +85,14 @@ impl Default for FlightSettings {
     }
 }
 
-/// The Flight SQL service over `pipeline`, ready to be added to a tonic router.
-pub fn service(pipeline: Arc<dyn QueryPipeline>, settings: FlightSettings) -> FlightServiceServer<FlightSqlServer> {
+/// The Flight SQL service over `pipeline`, ready to be added to a tonic router. Without logins everybody may come in.
+pub(crate) fn service(
+    pipeline: Arc<dyn QueryPipeline>,
+    logins: Option<Arc<Logins>>,
+    settings: FlightSettings,
+) -> FlightServiceServer<FlightSqlServer> {
     let max_message_bytes = settings.max_message_bytes;
-    FlightServiceServer::new(FlightSqlServer::new(pipeline, settings))
+    FlightServiceServer::new(FlightSqlServer::new(pipeline, logins, settings))
         // Some clients compress what they send. Answers go as they are: batches compress badly, and at a client's cost.
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(max_message_bytes)

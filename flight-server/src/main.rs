@@ -25,6 +25,7 @@ enum Command {
     },
     Check(cli::check::CheckArgs),
     Init(init::InitArgs),
+    Auth(cli::auth::AuthArgs),
     /// Send a query to a server and print the result or the plan.
     Query(cli::query::QueryArgs),
     Sql(cli::sql::SqlArgs),
@@ -49,7 +50,12 @@ fn main() -> ExitCode {
     };
     // A server that is told to end must. Of a writer the exit code counts: its threads get time to end well.
     let patience = Duration::from_secs(match command {
-        Command::Serve { .. } | Command::Check(_) | Command::Init(_) | Command::Query(_) | Command::Sql(_) => 2,
+        Command::Serve { .. }
+        | Command::Check(_)
+        | Command::Init(_)
+        | Command::Auth(_)
+        | Command::Query(_)
+        | Command::Sql(_) => 2,
         Command::Flush(_)
         | Command::Compact(_)
         | Command::Gc(_)
@@ -62,6 +68,7 @@ fn main() -> ExitCode {
             Command::Serve { config } => serve::run(&config).await,
             Command::Check(arguments) => cli::check::run(&arguments).await,
             Command::Init(arguments) => arguments.run().await,
+            Command::Auth(arguments) => cli::auth::run(&arguments),
             Command::Query(arguments) => cli::query::run(arguments).await,
             Command::Sql(arguments) => cli::sql::run(arguments).await,
             Command::Flush(arguments) => arguments.run().await,

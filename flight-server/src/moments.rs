@@ -242,7 +242,7 @@ impl Recent {
 
 impl Moment {
     /// The entity at this moment, if it has this shape and these attributes of it are kept.
-    pub(crate) fn entity(&self, entity: &Entity) -> Option<&EntityMoment> {
-        self.entities.get(&entity.schema_id).filter(|found| *found.entity == *entity)
+    pub(crate) fn entity(&self, entity: &Arc<Entity>) -> Option<&EntityMoment> {
+        self.entities.get(&entity.schema_id).filter(|found| found.entity == entity.whole())
     }
 }

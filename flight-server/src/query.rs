@@ -15,6 +15,7 @@ mod interface;
 mod inventory;
 mod moment_facts;
 mod parameters;
+mod permission;
 mod pipeline;
 mod plan_json;
 mod record;

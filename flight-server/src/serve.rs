@@ -1,6 +1,7 @@
 //! `thermocline serve`: from the configuration to a listening server, and its orderly end.
 
 mod reload;
+mod users;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -27,6 +28,7 @@ use crate::query::Pipeline;
 use crate::telemetry;
 use crate::transport::{TlsFiles, Transport};
 use reload::InForce;
+use users::Users;
 
 /// What gRPC's health service tells of all together.
 const WHOLE: &str = "";
@@ -42,12 +44,13 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let config = Config::load(config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
     let (telemetry, exporters, log_level) = telemetry::start(&config.telemetry)?;
-    refuse_unenforced(&config)?;
     let catalog = Arc::new(catalog_file::read(&config).await?);
+    let logins = Users::read(&config, &catalog)?.map(|users| users.logins(&config)).transpose()?;
     let tls = config.tls.as_ref().map(TlsFiles::open).transpose()?.map(Arc::new);
     let admin_token = Arc::new(AdminToken::open(config.server.admin_token_file.as_deref())?);
     let pipeline = Arc::new(Pipeline::start(&config, catalog, Arc::clone(&telemetry)).await?);
-    let in_force = Arc::new(InForce::new(&config, &pipeline, tls.clone(), &admin_token, log_level, &telemetry));
+    let in_force =
+        Arc::new(InForce::new(&config, &pipeline, logins.clone(), tls.clone(), &admin_token, log_level, &telemetry));
 
     let drain_limit = config.server.drain_limit;
     let listener = TcpListener::bind(config.server.listen)
@@ -97,7 +100,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         .trace_fn(telemetry::call_span)
         .add_service(health_service.accept_compressed(CompressionEncoding::Gzip))
         .add_service(reflection()?.accept_compressed(CompressionEncoding::Gzip))
-        .add_service(flight::service(Arc::clone(&pipeline) as _, FlightSettings::default()))
+        .add_service(flight::service(Arc::clone(&pipeline) as _, logins, FlightSettings::default()))
         .serve_with_incoming_shutdown(connections, shutdown);
 
     // Whoever started us waits for this line.
@@ -186,16 +189,6 @@ fn reflection() -> anyhow::Result<ServerReflectionServer<impl ServerReflection>>
         .register_file_descriptor_set(flight::file_descriptors())
         .build_v1()
         .context("cannot set gRPC reflection up")
-}
-
-/// What the configuration asks for and this version doesn't enforce must not look enforced.
-fn refuse_unenforced(config: &Config) -> anyhow::Result<()> {
-    if !config.auth.anonymous || !config.auth.users.is_empty() || config.auth.token.is_some() {
-        bail!(
-            "[auth] asks for logins, but this version lets everybody in; set auth.anonymous = true and no users or token"
-        );
-    }
-    Ok(())
 }
 
 async fn wait_for_stop(mut terminate: Signal, mut interrupt: Signal) {

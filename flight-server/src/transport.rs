@@ -7,7 +7,7 @@ mod connection;
 mod places;
 mod tls;
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, Peer};
 pub(crate) use tls::{TlsFiles, WATCH_INTERVAL};
 
 use std::io;

@@ -7,13 +7,15 @@
 mod parse;
 pub mod print;
 mod types;
+mod visible;
 
 pub use parse::{CatalogFault, CatalogFaults};
 pub use types::{
     KeyColumn, Layout, MAX_PRECISION_OF_DOUBLES, MainColumnKind, OwnTable, ScalarType, Storage, TimeEncoding,
 };
+pub use visible::{ALL_TABLES, GrantedColumns, TableGrant};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Name of the one catalog that clients see.
@@ -47,6 +49,10 @@ pub struct Entity {
     pub attributes: Vec<Attribute>,
     /// How PostgreSQL keeps its rows.
     pub layout: Layout,
+    /// Whether a grant of all tables leaves it out.
+    pub classified: bool,
+    /// Public columns that whoever this catalog is for doesn't see.
+    pub hidden: BTreeSet<Column>,
 }
 
 /// A logical column.
@@ -140,11 +146,12 @@ impl Entity {
         }
     }
 
-    /// Public columns in contract order: `row_id`, the attributes, `created_at`, `updated_at`.
+    /// Public columns in contract order, as far as they are seen: `row_id`, the attributes, `created_at`, `updated_at`.
     pub fn public_columns(&self) -> impl Iterator<Item = Column> + '_ {
         std::iter::once(Column::RowId)
             .chain((0..self.attributes.len()).map(Column::Attribute))
             .chain([Column::CreatedAt, Column::UpdatedAt])
+            .filter(|column| !self.hidden.contains(column))
     }
 
     /// Public columns and then the two hidden ones.

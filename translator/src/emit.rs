@@ -219,7 +219,12 @@ fn reference_relations(
     }
     let union: Vec<String> = sources.iter().map(|source| format!("SELECT * FROM {}", Ident(source))).collect();
     let unified = push(name("unified"), false, union.join(" UNION ALL "));
-    let columns: Vec<String> = reference.columns.iter().map(|column| public_column(entity, *column)).collect();
+    let seen = reference.columns.iter().filter(|column| !entity.hidden.contains(column));
+    let mut columns: Vec<String> = seen.map(|column| public_column(entity, *column)).collect();
+    if columns.is_empty() {
+        // Rows are counted.
+        columns.push("NULL AS _tc_row".to_owned());
+    }
     let live = if plan.include_deleted { "" } else { " WHERE COALESCE(deleted_at, 0) = 0" };
     push(
         name(&format!("{}_rows", entity.name)),

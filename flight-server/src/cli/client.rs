@@ -10,6 +10,8 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
 use arrow_flight::{Action, CancelFlightInfoRequest, FlightDescriptor, FlightInfo};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use serde_json::Value;
@@ -29,8 +31,11 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(args: &ServerArgs) -> anyhow::Result<Self> {
-        let ServerArgs { server, trust, options } = args;
-        let headers = option_headers(options)?;
+        let ServerArgs { server, trust, login, options } = args;
+        let mut headers = option_headers(options)?;
+        if let Some(credentials) = login.header()? {
+            headers.insert("authorization", credentials);
+        }
         let uri = http_uri(server)?;
         let mut endpoint =
             Endpoint::from_shared(uri.clone()).with_context(|| format!("`{server}` is not the address of a server"))?;
@@ -150,6 +155,9 @@ pub struct ServerArgs {
     #[command(flatten)]
     pub trust: Trust,
 
+    #[command(flatten)]
+    pub login: Login,
+
     /// A query option such as `tiers=hot` or `consistency=eventual`; may be given several times.
     #[arg(long = "option", value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub options: Vec<(String, String)>,
@@ -158,6 +166,51 @@ pub struct ServerArgs {
 fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Who logs in. Secrets come from files or the environment: what stands on a command line, everybody on the machine sees.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Login {
+    /// The user; the password is in `--password-file` or `THERMOCLINE_PASSWORD`.
+    #[arg(long, env = "THERMOCLINE_USER", value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// File with the password of `--user`.
+    #[arg(long, requires = "user", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// File with a service key or token, instead of a user; or it is in `THERMOCLINE_TOKEN`.
+    #[arg(long, conflicts_with = "user", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Login {
+    /// The value of `authorization`; `None`: nobody logs in.
+    fn header(&self) -> anyhow::Result<Option<AsciiMetadataValue>> {
+        let secret = |file: &Option<PathBuf>, variable: &str| -> anyhow::Result<Option<String>> {
+            let text = match file {
+                Some(path) => {
+                    Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
+                }
+                None => std::env::var(variable).ok(),
+            };
+            Ok(text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()))
+        };
+        let text = match &self.user {
+            Some(user) => {
+                let password = secret(&self.password_file, "THERMOCLINE_PASSWORD")?
+                    .with_context(|| format!("no password of {user}: --password-file or THERMOCLINE_PASSWORD"))?;
+                format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+            }
+            None => match secret(&self.token_file, "THERMOCLINE_TOKEN")? {
+                Some(token) => format!("Bearer {token}"),
+                None => return Ok(None),
+            },
+        };
+        let mut value = AsciiMetadataValue::try_from(text).context("the credentials are no text of a header")?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
 }
 
 /// Whom the client believes, and what it shows of itself.

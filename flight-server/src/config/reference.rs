@@ -4,13 +4,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Config, LakeCatalog, LogFormat, TokenKey};
+use super::{Config, LakeCatalog, LogFormat};
 
 /// A key, what it is without being written, and what it means.
 type Key = (&'static str, &'static str, &'static str);
 
 /// The keys of each section, in the order of the file.
-pub const REFERENCE: [(&str, &[Key]); 15] = [
+pub const REFERENCE: [(&str, &[Key]); 13] = [
     (
         "server",
         &[
@@ -186,29 +186,19 @@ pub const REFERENCE: [(&str, &[Key]); 15] = [
                 "`true` on a loopback address",
                 "Whether everybody is let in. On any other address it must be written.",
             ),
+            ("access", "none", "File with users, keys and roles ([Security](security.md)); read again on SIGHUP."),
             (
-                "users",
-                "none",
-                "List of users with passwords, below. Not enforced by this version, so refused by `serve`.",
+                "signing_key_file",
+                "a key of the process",
+                "File with a key of 32 bytes or more a line, the same for all replicas: the first seals tokens and handles, all open.",
             ),
-            ("token", "none", "Section of bearer tokens, below. Not enforced by this version, so refused by `serve`."),
-        ],
-    ),
-    (
-        "auth.users",
-        &[
-            ("name", "required", "Without `:`."),
-            ("password_hash", "required", "argon2 in PHC form; never printed."),
-            ("grants", "`[\"*\"]`", "Entities that the user may read."),
-        ],
-    ),
-    (
-        "auth.token",
-        &[
-            ("hmac_secret", "none", "Shared secret of 32 bytes or more; never printed. This or `public_key`."),
-            ("public_key", "none", "PEM file."),
-            ("issuer", "any", "The `iss` that is asked for."),
-            ("audience", "any", "The `aud` that is asked for."),
+            ("token_ttl", "`12h`", "How long a token is good; clients that can are given a new one at half time."),
+            ("session_max", "`7d`", "How long after a login tokens are renewed."),
+            (
+                "insecure_transport",
+                "`false`",
+                "Whether logins may come in clear on an address that isn't loopback, as behind a proxy that encrypts.",
+            ),
         ],
     ),
     (
@@ -237,7 +227,7 @@ pub const REFERENCE: [(&str, &[Key]); 15] = [
 pub fn markdown() -> String {
     let mut text = String::new();
     for (section, keys) in REFERENCE {
-        let bracketed = if section == "auth.users" { format!("[[{section}]]") } else { format!("[{section}]") };
+        let bracketed = format!("[{section}]");
         let _infallible = write!(text, "### `{bracketed}`\n\n| key | default | |\n| --- | --- | --- |\n");
         for (key, default, meaning) in keys {
             let _infallible = writeln!(text, "| `{key}` | {default} | {meaning} |");
@@ -377,32 +367,16 @@ pub fn effective(config: &Config) -> String {
             ("slow_query", quoted(&duration(telemetry.slow_query))),
         ],
     );
-    section("auth", vec![("anonymous", plain(&auth.anonymous))]);
-    for user in &auth.users {
-        section(
-            "[auth.users]",
-            vec![
-                ("name", quoted(&user.name)),
-                ("password_hash", masked(true)),
-                ("grants", Some(format!("{:?}", user.grants))),
-            ],
-        );
-    }
-    if let Some(token) = &auth.token {
-        let (hmac, public) = match &token.key {
-            TokenKey::Hmac(_) => (masked(true), None),
-            TokenKey::PublicKey(path) => (None, quoted(&path.display())),
-        };
-        section(
-            "auth.token",
-            vec![
-                ("hmac_secret", hmac),
-                ("public_key", public),
-                ("issuer", optional(&token.issuer)),
-                ("audience", optional(&token.audience)),
-            ],
-        );
-    }
+    section(
+        "auth",
+        vec![
+            ("anonymous", plain(&auth.anonymous)),
+            ("access", path(&auth.access)),
+            ("signing_key_file", path(&auth.signing_key_file)),
+            ("token_ttl", quoted(&duration(Some(auth.token_ttl)))),
+            ("session_max", quoted(&duration(Some(auth.session_max)))),
+        ],
+    );
     if let Some(tls) = tls {
         section(
             "tls",

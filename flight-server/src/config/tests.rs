@@ -162,18 +162,17 @@ fn each_fault_of_a_section() {
         ),
         (
             "[auth]\nanonymous = false",
-            "etc/thermocline.toml:7: auth.anonymous: nobody could log in; expected `users` or a `token` section beside \
+            "etc/thermocline.toml:7: auth.anonymous: nobody could log in; expected `access`, a file with users, beside \
              it, or true",
         ),
         (
             "[[auth.users]]\nname = \"ann\"\npassword_hash = \"hunter2\"",
-            "etc/thermocline.toml:8: auth.users.password_hash: expected an argon2 hash in PHC form \
-             ($argon2id$v=19$m=…,t=…,p=…$salt$hash)",
+            "etc/thermocline.toml:6: auth.users: is refused; expected [[user]] of the file that auth.access names",
         ),
         (
             "[server]\nlisten = \"0.0.0.0:32010\"",
             "etc/thermocline.toml: auth.anonymous: server.listen 0.0.0.0:32010 can be reached from other machines; \
-             expected `anonymous = true` in words, or users or a token",
+             expected `anonymous = true` in words, or `access`, a file with users",
         ),
     ] {
         check_added(added, &[expected]);
@@ -181,16 +180,15 @@ fn each_fault_of_a_section() {
 }
 
 #[test]
-fn anonymous_is_said_in_words_or_users_are_listed() {
+fn anonymous_is_said_in_words_or_there_are_users() {
     let open = parse(&format!("{MINIMAL}[server]\nlisten = \"0.0.0.0:1\"\n[auth]\nanonymous = true\n"), &[]).unwrap();
     assert!(open.auth.anonymous);
-    let user = "[[auth.users]]\nname = \"ann\"\npassword_hash = \"$argon2id$v=19$m=1,t=1,p=1$c2FsdA$aGFzaA\"\n";
-    let closed = parse(&format!("{MINIMAL}{user}"), &[]).unwrap();
+    let closed = parse(&format!("{MINIMAL}[auth]\naccess = \"access.toml\"\n"), &[]).unwrap();
     assert!(!closed.auth.anonymous);
-    assert_eq!(
-        (closed.auth.users[0].name.as_str(), closed.auth.users[0].grants.as_slice()),
-        ("ann", &["*".to_owned()][..])
-    );
+    assert_eq!(closed.auth.access.as_deref(), Some(Path::new("etc/access.toml")));
+    let far = format!("{MINIMAL}[server]\nlisten = \"0.0.0.0:1\"\n[auth]\naccess = \"access.toml\"\n");
+    assert!(parse(&far, &[]).unwrap_err().to_string().contains("would cross the network"));
+    assert!(parse(&format!("{far}insecure_transport = true\n"), &[]).is_ok());
 }
 
 #[test]

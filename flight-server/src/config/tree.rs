@@ -243,66 +243,10 @@ impl Section {
         }
     }
 
-    /// A list of tables (`[[auth.users]]`); in an environment variable, a TOML array of inline tables.
-    pub(super) fn sections(&mut self, key: &'static str, faults: &mut Faults) -> Vec<Self> {
-        let path = self.key(key);
-        let mut sections = Vec::new();
-        for node in self.list(key, "a list of tables", faults) {
-            match node.value {
-                Value::Table(nodes) => {
-                    sections.push(Self { path: path.clone(), place: node.place, nodes, known: Vec::new() });
-                }
-                other => {
-                    faults.report(&node.place, path.clone(), format!("is {}; expected a table", other.describe()));
-                }
-            }
-        }
-        sections
-    }
-
-    /// A list of strings; in an environment variable also separated by commas.
-    pub(super) fn texts(&mut self, key: &'static str, faults: &mut Faults) -> Vec<String> {
-        let path = self.key(key);
-        let mut texts = Vec::new();
-        for node in self.list(key, "a list of strings", faults) {
-            match node.value {
-                Value::Text(text) => texts.push(text),
-                other => {
-                    faults.report(&node.place, path.clone(), format!("is {}; expected a string", other.describe()));
-                }
-            }
-        }
-        texts
-    }
-
-    fn list(&mut self, key: &'static str, expected: &str, faults: &mut Faults) -> Vec<Node> {
-        let Some(node) = self.take(key) else { return Vec::new() };
-        match (node.value, &node.place) {
-            (Value::List(elements), _) => elements,
-            (Value::Text(text), Place::Variable(_)) if text.trim_start().starts_with('[') => {
-                match DeValue::parse(text.trim()) {
-                    Ok(value) => match read_node(&value, &|_| 0).value {
-                        Value::List(elements) => {
-                            elements.into_iter().map(|element| Node { place: node.place.clone(), ..element }).collect()
-                        }
-                        _ => Vec::new(),
-                    },
-                    Err(error) => {
-                        faults.report(&node.place, self.key(key), format!("{}; expected {expected}", error.message()));
-                        Vec::new()
-                    }
-                }
-            }
-            (Value::Text(text), Place::Variable(_)) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(|part| Node { place: node.place.clone(), value: Value::Text(part.to_owned()) })
-                .collect(),
-            (other, place) => {
-                faults.report(place, self.key(key), format!("is {}; expected {expected}", other.describe()));
-                Vec::new()
-            }
+    /// Reports a key that no version takes any more.
+    pub(super) fn refuse(&mut self, key: &'static str, instead: &str, faults: &mut Faults) {
+        if let Some(node) = self.take(key) {
+            faults.report(&node.place, self.key(key), format!("is refused; expected {instead}"));
         }
     }
 
@@ -442,7 +386,7 @@ impl Section {
     }
 }
 
-/// Reads `500ms`, `30s`, `5m`, `1h`; never zero.
+/// Reads `500ms`, `30s`, `5m`, `1h`, `7d`; never zero.
 fn read_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
     let (number, unit) = text.split_at(digits);
@@ -452,6 +396,7 @@ fn read_duration(text: &str) -> Option<Duration> {
         "s" => number,
         "m" => number * 60.0,
         "h" => number * 3600.0,
+        "d" => number * 86_400.0,
         _ => return None,
     };
     Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())

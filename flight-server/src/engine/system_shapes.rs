@@ -7,7 +7,7 @@ pub(crate) const SYSTEM_SHAPES: [(&str, &str); 6] = [
         "queries",
         "query_id VARCHAR, started_at TIMESTAMPTZ, state VARCHAR, route VARCHAR, total_ms DOUBLE, translation_ms DOUBLE, \
          planning_ms DOUBLE, execution_ms DOUBLE, streaming_ms DOUBLE, \"rows\" BIGINT, bytes BIGINT, degraded BOOLEAN, \
-         error_kind VARCHAR, error VARCHAR, sql VARCHAR, plan VARCHAR",
+         error_kind VARCHAR, error VARCHAR, sql VARCHAR, plan VARCHAR, principal VARCHAR",
     ),
     (
         "files",

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::failure::{Failure, Outcome};
-use super::handle::{PreparedHandle, StatementHandle};
+use super::handle::{HandleSeal, PreparedHandle, StatementHandle};
 use super::metadata::MetadataCommand;
 use super::session::messages::{CloseSessionRequest, GetSessionOptionsRequest, SetSessionOptionsRequest};
 use super::table_path::select_path;
@@ -69,22 +69,22 @@ pub(super) enum FlightSqlAction {
 }
 
 impl FlightSqlCommand {
-    pub(super) fn parse(descriptor: &FlightDescriptor) -> Outcome<Self> {
+    pub(super) fn parse(descriptor: &FlightDescriptor, seal: &HandleSeal) -> Outcome<Self> {
         match descriptor.r#type() {
-            DescriptorType::Cmd => Self::of_message(unpack(&descriptor.cmd, "descriptor")?),
+            DescriptorType::Cmd => Self::of_message(unpack(&descriptor.cmd, "descriptor")?, seal),
             DescriptorType::Path => Ok(Self::Statement { sql: select_path(&descriptor.path)? }),
             DescriptorType::Unknown => Err(Failure::invalid("the descriptor is neither a command nor a path")),
         }
     }
 
-    fn of_message(command: Command) -> Outcome<Self> {
+    fn of_message(command: Command, seal: &HandleSeal) -> Outcome<Self> {
         Ok(match command {
             Command::CommandStatementQuery(command) => {
                 refuse_transaction(command.transaction_id.as_ref())?;
                 Self::Statement { sql: command.query }
             }
             Command::CommandPreparedStatementQuery(command) => {
-                Self::PreparedStatement(PreparedHandle::decode(&command.prepared_statement_handle)?)
+                Self::PreparedStatement(PreparedHandle::decode(&command.prepared_statement_handle, seal)?)
             }
             Command::CommandStatementUpdate(_) | Command::CommandPreparedStatementUpdate(_) => {
                 Self::Refused(RefusedCommand::Update)
@@ -97,10 +97,10 @@ impl FlightSqlCommand {
 }
 
 impl FlightSqlTicket {
-    pub(super) fn parse(ticket: &Ticket) -> Outcome<Self> {
+    pub(super) fn parse(ticket: &Ticket, seal: &HandleSeal) -> Outcome<Self> {
         Ok(match unpack(&ticket.ticket, "ticket")? {
             Command::TicketStatementQuery(ticket) => {
-                Self::Statement(StatementHandle::decode(&ticket.statement_handle)?)
+                Self::Statement(StatementHandle::decode(&ticket.statement_handle, seal)?)
             }
             Command::CommandStatementQuery(_) | Command::CommandPreparedStatementQuery(_) => {
                 return Err(Failure::invalid("a command is no ticket: ask GetFlightInfo for one"));
@@ -111,8 +111,8 @@ impl FlightSqlTicket {
 }
 
 impl FlightSqlPut {
-    pub(super) fn parse(descriptor: &FlightDescriptor) -> Outcome<Self> {
-        match FlightSqlCommand::parse(descriptor)? {
+    pub(super) fn parse(descriptor: &FlightDescriptor, seal: &HandleSeal) -> Outcome<Self> {
+        match FlightSqlCommand::parse(descriptor, seal)? {
             FlightSqlCommand::PreparedStatement(handle) => Ok(Self::BindParameters(handle)),
             FlightSqlCommand::Refused(command) => Ok(Self::Refused(command)),
             FlightSqlCommand::Statement { .. } | FlightSqlCommand::Metadata(_) => {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tonic::metadata::{KeyAndValueRef, MetadataMap};
+use tonic::metadata::{Ascii, KeyAndValueRef, MetadataMap, MetadataValue};
 use translator::options::QueryOptions;
 
-use super::auth::authenticate;
+use super::auth::{AUTHORIZATION, Authenticated, Incoming, authenticate, bearer};
 use super::failure::{Failure, Outcome};
+use super::handle::HandleSeal;
 use super::session::{self, SessionId, SessionOptions, SessionStore};
-use crate::access::Caller;
+use crate::access::{Caller, Logins};
 
 const OPTION_HEADER_PREFIX: &str = "x-thermocline-";
 /// Names and values of a call's headers, in bytes. The transport reads more, so that who goes beyond it is told so: what the
@@ -20,6 +21,10 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct CallContext {
     pub(super) caller: Arc<Caller>,
+    /// How handles of this caller are sealed.
+    pub(super) seal: HandleSeal,
+    /// The header with a token that goes on where this call's ends.
+    renewed: Option<MetadataValue<Ascii>>,
     pub(super) session: Option<SessionId>,
     session_options: SessionOptions,
     /// Options from this call's headers, in the order they came.
@@ -29,16 +34,34 @@ pub(super) struct CallContext {
 }
 
 impl CallContext {
-    pub(super) fn read(metadata: &MetadataMap, sessions: &SessionStore, now: Instant) -> Outcome<Self> {
+    pub(super) async fn read(
+        logins: Option<&Logins>,
+        incoming: &Incoming,
+        sessions: &SessionStore,
+        now: Instant,
+    ) -> Outcome<Self> {
+        let metadata = &incoming.metadata;
         limit_headers(metadata)?;
-        let caller = authenticate(metadata)?;
-        let session = session::of_call(metadata);
+        let Authenticated { caller, seal, session: login } = authenticate(logins, incoming).await?;
+        let renewed = match (logins, &login) {
+            (Some(logins), Some(login)) => logins.renewal(login).map_err(Failure::internal)?,
+            _ => None,
+        };
+        let renewed = renewed.as_deref().map(bearer).transpose()?;
+        let session = session::of_call(metadata, &caller.name);
         let session_options = match &session {
             Some(id) => sessions.options(id, now)?,
             None => SessionOptions::new(),
         };
         let call_options = call_options(metadata)?;
-        Ok(Self { caller, session, session_options, call_options, deadline: deadline(metadata) })
+        Ok(Self { caller, seal, renewed, session, session_options, call_options, deadline: deadline(metadata) })
+    }
+
+    /// Tells the client to go on with another token, when its own has lived half its life.
+    pub(super) fn renew(&self, metadata: &mut MetadataMap) {
+        if let Some(renewed) = &self.renewed {
+            metadata.insert(AUTHORIZATION, renewed.clone());
+        }
     }
 
     /// The options in force for this call: header over session over `defaults`.

@@ -14,7 +14,7 @@ use super::wire_schema;
 use crate::query::{ErrorKind, QueryError, QueryRequest};
 
 pub(super) async fn do_get(server: &FlightSqlServer, call: &CallContext, ticket: &Ticket) -> Outcome<FlightDataStream> {
-    match FlightSqlTicket::parse(ticket)? {
+    match FlightSqlTicket::parse(ticket, &call.seal)? {
         FlightSqlTicket::Statement(statement) => execute(server, call, statement).await,
         FlightSqlTicket::Metadata(command) => {
             let batch = command.answer(server, &call.caller).await?;

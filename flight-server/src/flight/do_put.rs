@@ -7,18 +7,19 @@ use prost::Message;
 use tonic::Streaming;
 
 use super::command::FlightSqlPut;
+use super::context::CallContext;
 use super::failure::{Failure, Outcome};
-use super::handle::PreparedHandle;
+use super::handle::{HandleSeal, PreparedHandle};
 use super::parameters;
 
 /// One row is one schema and one batch, and clients send dictionaries in messages of their own: this is plenty.
 const MAX_MESSAGES: usize = 1_000;
 
-pub(super) async fn do_put(mut stream: Streaming<FlightData>) -> Outcome<PutResult> {
+pub(super) async fn do_put(call: &CallContext, mut stream: Streaming<FlightData>) -> Outcome<PutResult> {
     let first = read(&mut stream).await?.ok_or_else(|| Failure::invalid("DoPut without a message"))?;
     let descriptor = first.flight_descriptor.as_ref();
     let descriptor = descriptor.ok_or_else(|| Failure::invalid("the first message of DoPut must hold a descriptor"))?;
-    match FlightSqlPut::parse(descriptor)? {
+    match FlightSqlPut::parse(descriptor, &call.seal)? {
         FlightSqlPut::Refused(command) => Err(command.failure()),
         FlightSqlPut::BindParameters(statement) => {
             let mut size = first.data_body.len();
@@ -36,14 +37,14 @@ pub(super) async fn do_put(mut stream: Streaming<FlightData>) -> Outcome<PutResu
                     messages.push(message);
                 }
             }
-            bind(statement, &messages)
+            bind(statement, &messages, &call.seal)
         }
     }
 }
 
-fn bind(statement: PreparedHandle, messages: &[FlightData]) -> Outcome<PutResult> {
+fn bind(statement: PreparedHandle, messages: &[FlightData], seal: &HandleSeal) -> Outcome<PutResult> {
     let bound = PreparedHandle { parameters: parameters::of_messages(messages)?, ..statement };
-    let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode()?) };
+    let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode(seal)?) };
     Ok(PutResult { app_metadata: result.encode_to_vec().into() })
 }
 

@@ -1,6 +1,7 @@
 //! The Arrow schemas of the tables, as queries return them: the pipeline is asked, so that metadata and results can never
 //! disagree about a type.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -21,10 +22,13 @@ pub(super) struct EntitySchema {
     pub(super) schema: SchemaRef,
 }
 
-/// Schemas of the catalog that was in force when they were last asked for.
+/// Catalogs whose schemas are kept: callers see different ones.
+const MOST_CACHED: usize = 16;
+
+/// Schemas of the catalogs that were asked for last.
 #[derive(Debug, Default)]
 pub(super) struct EntitySchemas {
-    cached: Mutex<Option<Cached>>,
+    cached: Mutex<VecDeque<Cached>>,
 }
 
 #[derive(Debug)]
@@ -40,7 +44,7 @@ impl EntitySchemas {
         // The lock is held while the schemas are made: callers that come together ask once.
         let mut cached = self.cached.lock().await;
         // A reload makes a new catalog; holding the old one keeps its address from being used again.
-        if let Some(cached) = cached.as_ref().filter(|cached| Arc::ptr_eq(&cached.of, &catalog)) {
+        if let Some(cached) = cached.iter().find(|cached| Arc::ptr_eq(&cached.of, &catalog)) {
             return Ok(Arc::clone(&cached.schemas));
         }
         let mut schemas = Vec::with_capacity(catalog.entities().len());
@@ -49,7 +53,8 @@ impl EntitySchemas {
             schemas.push(EntitySchema { entity: Arc::clone(entity), schema: wire_schema::plain(&prepared.schema) });
         }
         let schemas: Arc<[EntitySchema]> = schemas.into();
-        *cached = Some(Cached { of: catalog, schemas: Arc::clone(&schemas) });
+        cached.truncate(MOST_CACHED - 1);
+        cached.push_front(Cached { of: catalog, schemas: Arc::clone(&schemas) });
         Ok(schemas)
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::command::FlightSqlCommand;
 use super::context::{self, CallContext};
 use super::failure::{Failure, Outcome};
-use super::handle::{PreparedHandle, StatementHandle};
+use super::handle::{HandleSeal, PreparedHandle, StatementHandle};
 use super::server::FlightSqlServer;
 use super::wire_schema;
 use crate::query::QueryRequest;
@@ -22,7 +22,7 @@ pub(super) async fn get_flight_info(
     call: &CallContext,
     descriptor: FlightDescriptor,
 ) -> Outcome<FlightInfo> {
-    let info = match FlightSqlCommand::parse(&descriptor)? {
+    let info = match FlightSqlCommand::parse(&descriptor, &call.seal)? {
         FlightSqlCommand::Statement { sql } => {
             let statement = PreparedHandle { sql, parameters: None, call_options: Vec::new() };
             plan(server, call, statement).await?
@@ -57,7 +57,7 @@ pub(super) async fn get_schema(
     call: &CallContext,
     descriptor: &FlightDescriptor,
 ) -> Outcome<SchemaResult> {
-    let schema = match FlightSqlCommand::parse(descriptor)? {
+    let schema = match FlightSqlCommand::parse(descriptor, &call.seal)? {
         FlightSqlCommand::Statement { sql } | FlightSqlCommand::PreparedStatement(PreparedHandle { sql, .. }) => {
             let query_id = Uuid::now_v7().to_string();
             let prepared = server.pipeline.prepare(&call.caller, &sql).await;
@@ -70,8 +70,8 @@ pub(super) async fn get_schema(
 }
 
 /// A ticket that runs `statement` with settled options.
-pub(super) fn ticket(statement: &StatementHandle) -> Outcome<Bytes> {
-    let ticket = TicketStatementQuery { statement_handle: statement.encode()? };
+pub(super) fn ticket(statement: &StatementHandle, seal: &HandleSeal) -> Outcome<Bytes> {
+    let ticket = TicketStatementQuery { statement_handle: statement.encode(seal)? };
     Ok(ticket.as_any().encode_to_vec().into())
 }
 
@@ -106,6 +106,7 @@ async fn plan(server: &FlightSqlServer, call: &CallContext, statement: PreparedH
     let plan = serde_json::to_vec(&planned.plan).map_err(Failure::internal)?;
     let schema = wire_schema::plain(&planned.schema);
     let schema_digest = wire_schema::digest(&schema)?;
-    let ticket = ticket(&StatementHandle { query_id, sql, parameters, options, schema_digest })?;
+    let statement = StatementHandle { query_id, sql, parameters, options, schema_digest };
+    let ticket = ticket(&statement, &call.seal)?;
     Ok(info(schema, ticket)?.with_total_records(planned.estimated_rows.max(-1)).with_app_metadata(plan))
 }

@@ -1,9 +1,10 @@
 //! Tickets and prepared-statement handles. Both hold all that the server needs to answer them, so no replica keeps state
 //! for a statement, and both hold the user's SQL, never SQL that the server made.
 //!
-//! Layout: `TCLN`, one version byte, eight bytes of checksum over what follows, a protobuf message. The checksum tells
-//! damage from a handle of another kind. It is no protection against forgery and needs to be none: a handle grants
-//! nothing that sending its SQL would not.
+//! Layout: `TCLN`, one version byte, a seal over what follows, a protobuf message. Without logins the seal is a checksum of
+//! eight bytes (version 1), which tells damage from a handle of another kind. With logins it is an HMAC under the server's
+//! signing key (version 2): a handle is its caller's alone. Neither grants anything that sending the SQL would not, since what
+//! a caller may see is asked anew by each call.
 
 use std::time::Duration;
 
@@ -15,10 +16,20 @@ use translator::options::QueryOptions;
 use super::failure::{Failure, Outcome};
 use super::parameters::{self, ParameterMessage};
 use super::wire_schema::checksum;
+use crate::access::{Purpose, SEAL_LEN, SigningKeys};
 
 const MAGIC: &[u8; 4] = b"TCLN";
-const VERSION: u8 = 1;
-const HEADER_LEN: usize = MAGIC.len() + 1 + 8;
+
+/// How handles are sealed.
+#[derive(Debug, Clone)]
+pub(super) enum HandleSeal {
+    Checksum,
+    /// With the name of the caller whose handles they are.
+    Keyed {
+        keys: SigningKeys,
+        owner: String,
+    },
+}
 
 /// What DoGet executes: a query whose options are settled.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,23 +85,23 @@ enum HandleKind {
 }
 
 impl StatementHandle {
-    pub(super) fn encode(&self) -> Outcome<Bytes> {
+    pub(super) fn encode(&self, by: &HandleSeal) -> Outcome<Bytes> {
         let mut options = self.options.clone();
         // The text form counts whole milliseconds, and none at all would be no timeout.
         options.timeout = options.timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         let options = options.entries().map(|(name, value)| OptionMessage { name: name.to_owned(), value });
-        Ok(seal(&HandleMessage {
+        by.seal(&HandleMessage {
             kind: HandleKind::Statement.into(),
             query_id: self.query_id.clone(),
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.into(),
             schema_digest: self.schema_digest,
-        }))
+        })
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Outcome<Self> {
-        let message = open(bytes, HandleKind::Statement)?;
+    pub(super) fn decode(bytes: &[u8], by: &HandleSeal) -> Outcome<Self> {
+        let message = by.open(bytes, HandleKind::Statement)?;
         let mut options = QueryOptions::default();
         for option in &message.options {
             super::context::set(&mut options, &option.name, &option.value)?;
@@ -105,20 +116,20 @@ impl StatementHandle {
 }
 
 impl PreparedHandle {
-    pub(super) fn encode(&self) -> Outcome<Bytes> {
+    pub(super) fn encode(&self, by: &HandleSeal) -> Outcome<Bytes> {
         let options = self.call_options.iter();
-        Ok(seal(&HandleMessage {
+        by.seal(&HandleMessage {
             kind: HandleKind::Prepared.into(),
             query_id: String::new(),
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.map(|(name, value)| OptionMessage { name: name.clone(), value: value.clone() }).collect(),
             schema_digest: 0,
-        }))
+        })
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Outcome<Self> {
-        let message = open(bytes, HandleKind::Prepared)?;
+    pub(super) fn decode(bytes: &[u8], by: &HandleSeal) -> Outcome<Self> {
+        let message = by.open(bytes, HandleKind::Prepared)?;
         let mut checked = QueryOptions::default();
         for option in &message.options {
             super::context::set(&mut checked, &option.name, &option.value)?;
@@ -130,38 +141,57 @@ impl PreparedHandle {
 }
 
 /// Only the query id of a ticket: what cancelling needs.
-pub(super) fn query_id(bytes: &[u8]) -> Outcome<String> {
-    Ok(open(bytes, HandleKind::Statement)?.query_id)
+pub(super) fn query_id(bytes: &[u8], by: &HandleSeal) -> Outcome<String> {
+    Ok(by.open(bytes, HandleKind::Statement)?.query_id)
 }
 
-fn seal(message: &HandleMessage) -> Bytes {
-    let body = message.encode_to_vec();
-    let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
-    bytes.extend_from_slice(MAGIC);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&checksum(&body).to_be_bytes());
-    bytes.extend_from_slice(&body);
-    bytes.into()
+impl HandleSeal {
+    fn version(&self) -> u8 {
+        match self {
+            Self::Checksum => 1,
+            Self::Keyed { .. } => 2,
+        }
+    }
+
+    fn seal(&self, message: &HandleMessage) -> Outcome<Bytes> {
+        let body = message.encode_to_vec();
+        let mut bytes = [MAGIC.as_slice(), &[self.version()]].concat();
+        match self {
+            Self::Checksum => bytes.extend_from_slice(&checksum(&body).to_be_bytes()),
+            Self::Keyed { keys, owner } => {
+                let seal = keys.seal(Purpose::Handle, owner, &body);
+                bytes.extend_from_slice(&seal.ok_or_else(|| Failure::internal(anyhow::anyhow!("no seal")))?);
+            }
+        }
+        bytes.extend_from_slice(&body);
+        Ok(bytes.into())
+    }
+
+    fn open(&self, bytes: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
+        let foreign = || Failure::not_found("the handle was not made by this server");
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(foreign)?;
+        let (version, rest) = rest.split_first().ok_or_else(damaged)?;
+        if *version != self.version() {
+            return Err(Failure::not_found(format!(
+                "the handle has version {version}, this server makes version {}: prepare or plan the statement again",
+                self.version()
+            )));
+        }
+        let body = match self {
+            Self::Checksum => {
+                let (sum, body) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+                (u64::from_be_bytes(*sum) == checksum(body)).then_some(body).ok_or_else(damaged)?
+            }
+            Self::Keyed { keys, owner } => {
+                let (seal, body) = rest.split_first_chunk::<SEAL_LEN>().ok_or_else(foreign)?;
+                keys.opens(Purpose::Handle, owner, body, seal).then_some(body).ok_or_else(foreign)?
+            }
+        };
+        read(body, expected)
+    }
 }
 
-fn open(bytes: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
-    let Some(rest) = bytes.strip_prefix(MAGIC) else {
-        return Err(Failure::not_found("the handle was not made by this server"));
-    };
-    let Some((version, rest)) = rest.split_first() else {
-        return Err(damaged());
-    };
-    if *version != VERSION {
-        return Err(Failure::not_found(format!(
-            "the handle has version {version}, this server makes version {VERSION}: prepare or plan the statement again"
-        )));
-    }
-    let Some((sum, body)) = rest.split_first_chunk::<8>() else {
-        return Err(damaged());
-    };
-    if u64::from_be_bytes(*sum) != checksum(body) {
-        return Err(damaged());
-    }
+fn read(body: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
     let message = HandleMessage::decode(body).map_err(|_| damaged())?;
     match (message.kind(), expected) {
         (HandleKind::Statement, HandleKind::Statement) | (HandleKind::Prepared, HandleKind::Prepared) => Ok(message),

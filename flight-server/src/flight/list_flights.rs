@@ -22,7 +22,7 @@ pub(super) async fn list_flights(server: &FlightSqlServer, call: &CallContext) -
             options: options.clone(),
             schema_digest: wire_schema::digest(&wire_schema::plain(&table.schema))?,
         };
-        let info = flight_info::info(&table.schema, flight_info::ticket(&statement)?)?;
+        let info = flight_info::info(&table.schema, flight_info::ticket(&statement, &call.seal)?)?;
         flights.push(info.with_descriptor(FlightDescriptor::new_path(table_path(&table.entity.name))));
     }
     Ok(flights)

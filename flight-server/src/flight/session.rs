@@ -24,9 +24,12 @@ const COOKIE: &str = "arrow_flight_session_id";
 /// Options of a session by name, values as the options' text form.
 pub(super) type SessionOptions = HashMap<&'static str, String>;
 
-/// Identifies a session; only the client that was given it knows it.
+/// Identifies a session of a caller; only the client that was given it knows it, and to other callers it is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct SessionId(String);
+pub(super) struct SessionId {
+    owner: String,
+    id: String,
+}
 
 /// The sessions of this process: bounded in number, each forgotten after an idle time.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ impl SessionStore {
         Self { max, idle, sessions: Mutex::new(HashMap::new()) }
     }
 
-    /// Opens a session without options.
-    pub(super) fn open(&self, now: Instant) -> Outcome<SessionId> {
+    /// Opens a session of a caller, without options.
+    pub(super) fn open(&self, owner: &str, now: Instant) -> Outcome<SessionId> {
         let mut sessions = self.lock();
         if sessions.len() >= self.max {
             sessions.retain(|_, session| session.is_alive(now, self.idle));
@@ -56,7 +59,7 @@ impl SessionStore {
         if sessions.len() >= self.max {
             return Err(Failure::limit(format!("max_sessions: {} sessions are open already", self.max)));
         }
-        let id = SessionId(Uuid::new_v4().to_string());
+        let id = SessionId { owner: owner.to_owned(), id: Uuid::new_v4().to_string() };
         sessions.insert(id.clone(), Session { options: SessionOptions::new(), used: now });
         Ok(id)
     }
@@ -104,8 +107,8 @@ impl Session {
     }
 }
 
-/// The session that the call's cookies name.
-pub(super) fn of_call(metadata: &MetadataMap) -> Option<SessionId> {
+/// The session of a caller that the call's cookies name.
+pub(super) fn of_call(metadata: &MetadataMap, owner: &str) -> Option<SessionId> {
     metadata
         .get_all("cookie")
         .iter()
@@ -113,14 +116,14 @@ pub(super) fn of_call(metadata: &MetadataMap) -> Option<SessionId> {
         .flat_map(|header| header.split(';'))
         .filter_map(|cookie| cookie.trim().split_once('='))
         .find(|(name, _)| *name == COOKIE)
-        .map(|(_, value)| SessionId(value.trim_matches('"').to_owned()))
-        .filter(|id| !id.0.is_empty())
+        .map(|(_, value)| SessionId { owner: owner.to_owned(), id: value.trim_matches('"').to_owned() })
+        .filter(|id| !id.id.is_empty())
 }
 
 /// Tells the client to send the session's cookie from now on.
 pub(super) fn set_cookie(metadata: &mut MetadataMap, id: &SessionId) {
     // An id is the text of a UUID that this module made, which a header always holds.
-    if let Ok(value) = MetadataValue::try_from(format!("{COOKIE}={}", id.0)) {
+    if let Ok(value) = MetadataValue::try_from(format!("{COOKIE}={}", id.id)) {
         metadata.insert("set-cookie", value);
     }
 }

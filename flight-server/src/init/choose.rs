@@ -256,6 +256,8 @@ fn new_entity(
         description: table.comment.clone(),
         attributes,
         layout: Layout::Table(OwnTable { name: qualified(table), key: columns }),
+        classified: false,
+        hidden: BTreeSet::new(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! `init --eav`: what an EAV installation holds, as entities with guessed types.
 
+use std::collections::BTreeSet;
+
 use translator::catalog::{Attribute, Entity, Layout, MainColumnKind, ScalarType, Storage, TimeEncoding};
 
 use crate::postgres::{EavAttribute, PostgresSource};
@@ -33,7 +35,15 @@ pub(super) async fn entities(postgres: &PostgresSource, known: &[i16]) -> anyhow
         for found in postgres.eav_attributes(schema_id).await? {
             attributes.push(eav_attribute(&found));
         }
-        entities.push(Entity { name, schema_id, description: None, attributes, layout: Layout::Eav });
+        entities.push(Entity {
+            name,
+            schema_id,
+            description: None,
+            attributes,
+            layout: Layout::Eav,
+            classified: false,
+            hidden: BTreeSet::new(),
+        });
     }
     Ok(entities)
 }

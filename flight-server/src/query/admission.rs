@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ErrorKind, QueryError};
+use crate::access::Caller;
 
 /// A client that met a full queue is told to come back after this time: the queue moves as fast as queries end.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -29,9 +30,15 @@ pub(super) struct RunningQueries(Arc<Register>);
 
 #[derive(Debug, Default)]
 struct Register {
-    queries: Mutex<HashMap<String, Vec<Arc<CancellationToken>>>>,
+    queries: Mutex<HashMap<String, Vec<Running>>>,
     /// The server ends, and its queries with it.
     ended: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Running {
+    token: Arc<CancellationToken>,
+    caller: Arc<Caller>,
 }
 
 /// A registered query. Dropping it takes it off the register.
@@ -97,10 +104,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl RunningQueries {
-    pub(super) fn register(&self, query_id: &str, timeout: Option<Duration>) -> QueryGuard {
+    pub(super) fn register(&self, query_id: &str, caller: &Arc<Caller>, timeout: Option<Duration>) -> QueryGuard {
         let token = Arc::new(CancellationToken::new());
         let mut queries = self.lock();
-        queries.entry(query_id.to_owned()).or_default().push(Arc::clone(&token));
+        let running = Running { token: Arc::clone(&token), caller: Arc::clone(caller) };
+        queries.entry(query_id.to_owned()).or_default().push(running);
         if self.0.ended.load(Ordering::Acquire) {
             token.cancel();
         }
@@ -109,19 +117,25 @@ impl RunningQueries {
         QueryGuard { query_id: query_id.to_owned(), token, deadline, running: self.clone() }
     }
 
-    /// Tells all queries of an id to stop; false when none runs.
-    pub(super) fn cancel(&self, query_id: &str) -> bool {
+    /// Tells all queries of an id to stop that are the caller's to stop; false when none runs.
+    pub(super) fn cancel(&self, query_id: &str, caller: &Caller) -> bool {
         let running = self.lock();
-        let tokens = running.get(query_id).map_or(&[][..], Vec::as_slice);
-        tokens.iter().for_each(|token| token.cancel());
-        !tokens.is_empty()
+        let of_id = running.get(query_id).map_or(&[][..], Vec::as_slice).iter();
+        let theirs = of_id.filter(|query| caller.rights.admin || query.caller.name == caller.name);
+        theirs.map(|query| query.token.cancel()).count() > 0
+    }
+
+    /// Tells the queries of such callers to stop.
+    pub(super) fn cancel_those_of(&self, is_such: impl Fn(&Caller) -> bool) {
+        let running = self.lock();
+        running.values().flatten().filter(|query| is_such(&query.caller)).for_each(|query| query.token.cancel());
     }
 
     /// Tells every query to stop, those too that are yet to come: the server ends.
     pub(super) fn end(&self) {
         let running = self.lock();
         self.0.ended.store(true, Ordering::Release);
-        running.values().flatten().for_each(|token| token.cancel());
+        running.values().flatten().for_each(|query| query.token.cancel());
     }
 
     /// Why a query was told to stop.
@@ -136,7 +150,7 @@ impl RunningQueries {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Arc<CancellationToken>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Running>>> {
         self.0.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,9 +180,9 @@ impl QueryGuard {
 impl Drop for QueryGuard {
     fn drop(&mut self) {
         let mut running = self.running.lock();
-        if let Some(tokens) = running.get_mut(&self.query_id) {
-            tokens.retain(|token| !Arc::ptr_eq(token, &self.token));
-            if tokens.is_empty() {
+        if let Some(queries) = running.get_mut(&self.query_id) {
+            queries.retain(|query| !Arc::ptr_eq(&query.token, &self.token));
+            if queries.is_empty() {
                 running.remove(&self.query_id);
             }
         }
@@ -194,24 +208,27 @@ mod tests {
     #[tokio::test]
     async fn a_cancel_hits_its_query_and_no_other() {
         let running = RunningQueries::default();
-        let (one, other) = (running.register("one", None), running.register("other", None));
-        assert!(running.cancel("one"));
+        let (one, other) = (
+            running.register("one", &Caller::unrestricted(), None),
+            running.register("other", &Caller::unrestricted(), None),
+        );
+        assert!(running.cancel("one", &Caller::unrestricted()));
         let stopped = one.within(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
         assert_eq!(stopped.kind(), ErrorKind::Cancelled);
         other.within(async { Ok(()) }).await.unwrap();
-        let again = running.register("one", None);
+        let again = running.register("one", &Caller::unrestricted(), None);
         drop(one);
-        assert!(running.cancel("one"), "the second use of a ticket is still there");
+        assert!(running.cancel("one", &Caller::unrestricted()), "the second use of a ticket is still there");
         drop(again);
-        assert!(!running.cancel("one"));
+        assert!(!running.cancel("one", &Caller::unrestricted()));
     }
 
     #[tokio::test]
     async fn the_end_of_the_server_stops_those_who_run_and_those_who_come() {
         let running = RunningQueries::default();
-        let before = running.register("before", None);
+        let before = running.register("before", &Caller::unrestricted(), None);
         running.end();
-        for query in [before, running.register("after", None)] {
+        for query in [before, running.register("after", &Caller::unrestricted(), None)] {
             let stopped = query.within(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
             assert_eq!(stopped.kind(), ErrorKind::Unavailable);
         }
@@ -219,7 +236,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_ends_the_work() {
-        let query = RunningQueries::default().register("late", Some(Duration::from_secs(3600)));
+        let query =
+            RunningQueries::default().register("late", &Caller::unrestricted(), Some(Duration::from_secs(3600)));
         let error = query.within(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     }

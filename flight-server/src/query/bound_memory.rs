@@ -62,14 +62,21 @@ impl BoundMemory {
         let entry = Entry { values: values.cloned(), bound: Arc::clone(bound), used_at: entries.clock };
         let known = entries.by_text.entry(sql.to_owned()).or_default();
         let before = known.len();
-        // Of another catalog, or bound by another query meanwhile.
-        known.retain(|other| Arc::ptr_eq(&other.bound.shape, &bound.shape) && other.values.as_ref() != values);
+        // Bound by another query meanwhile.
+        known.retain(|other| !Arc::ptr_eq(&other.bound.shape, &bound.shape) || other.values.as_ref() != values);
         known.push(entry);
         let after = known.len();
         entries.count = entries.count + after - before;
         if entries.count > STATEMENTS {
             entries.forget_oldest();
         }
+    }
+
+    /// Forgets all of them: another catalog is in force.
+    pub(super) fn clear(&self) {
+        let mut entries = self.lock();
+        entries.by_text.clear();
+        entries.count = 0;
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

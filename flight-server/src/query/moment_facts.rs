@@ -32,7 +32,7 @@ impl Sources {
             return Ok(None);
         }
         let wanted = |entity: &Arc<Entity>| Wanted {
-            entity: Arc::clone(entity),
+            entity: entity.whole(),
             attributes: attributes(query, entity),
             files: options.tiers.any_lake(),
         };

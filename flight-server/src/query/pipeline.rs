@@ -6,6 +6,7 @@ mod prefer_hot;
 mod probe;
 mod ready;
 mod streaming;
+mod views;
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tracing::Instrument;
 use translator::StatementForm;
 use translator::catalog::Catalog;
@@ -26,6 +27,7 @@ use super::bound_memory::BoundMemory;
 use super::explain::Explain;
 use super::interface::{CancelOutcome, QueryPipeline};
 use super::inventory::TierMonitor;
+use super::permission;
 use super::plan_json::{self, PlanParts};
 use super::record::QueryRecord;
 use super::recovery::{Attempts, RetryBudget};
@@ -33,13 +35,13 @@ use super::run::StuckRuns;
 use super::sources::Sources;
 use super::statement::{self, BoundStatement};
 use super::unread::UnreadSlots;
-use super::{PlannedQuery, PreparedQuery, QueryError, QueryRequest, QueryStream};
+use super::{PlannedQuery, PreparedQuery, QueryError, QueryEvent, QueryRequest, QueryStream};
 use crate::access::Caller;
 use crate::breaker::SystemClock;
 use crate::config::{Config, LakeUrl};
 use crate::engine::SqlVocabulary;
 use crate::engine::duckdb::DuckError;
-use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase};
+use crate::engine::{Engine, EngineSettings, LakeAccess};
 use crate::failpoint::failpoint;
 use crate::health::HealthMonitor;
 use crate::lake::{Lake, LakeError};
@@ -50,6 +52,7 @@ use crate::second_reader::DuckDbReader;
 use crate::telemetry::{self, Observed, ObservedMoments, Telemetry};
 use delivery::Delivery;
 use streaming::Streaming;
+use views::Views;
 
 /// The query pipeline of one server.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ pub struct Pipeline {
 
 #[derive(Debug)]
 struct Inner {
-    shape: Arc<RwLock<Arc<ShapeDatabase>>>,
+    views: Arc<RwLock<Arc<Views>>>,
     bound: BoundMemory,
     engine: Arc<Engine>,
     sources: Sources,
@@ -143,21 +146,21 @@ impl Pipeline {
         };
         let engine = Arc::new(Engine::open(&settings)?);
         let lake = lake.with_second_reader(Arc::new(DuckDbReader(Arc::clone(&engine))));
-        let shape = ShapeDatabase::new(catalog)?;
-        let vocabulary = Arc::new(shape.vocabulary()?);
+        let views = Views::new(catalog)?;
+        let vocabulary = Arc::new(views.whole().vocabulary()?);
         let tables = config.postgres.tables.plain();
-        let shape = Arc::new(RwLock::new(Arc::new(shape)));
-        let catalog_in_force = Arc::clone(&shape);
+        let views = Arc::new(RwLock::new(Arc::new(views)));
+        let in_force = Arc::clone(&views);
         let entities = move || {
-            let shape = catalog_in_force.read().unwrap_or_else(PoisonError::into_inner);
-            shape.catalog().entities().to_vec()
+            let views = in_force.read().unwrap_or_else(PoisonError::into_inner);
+            views.whole().catalog().entities().to_vec()
         };
         let unread = Arc::new(UnreadSlots::new(config.query.max_concurrent));
         let health =
             HealthMonitor::new(postgres.clone(), lake.clone(), Arc::clone(&engine), Arc::clone(&unread), entities);
         let sources = Sources::new(postgres, lake, config.lake.catalog, tables, Arc::clone(&engine), config);
         let inner = Arc::new(Inner {
-            shape,
+            views,
             bound: BoundMemory::default(),
             stuck: StuckRuns::new(config.query.max_concurrent, sources.lake_breaker()),
             sources,
@@ -191,7 +194,7 @@ impl Pipeline {
     async fn run(&self, request: QueryRequest) -> Result<Answer, QueryError> {
         let inner = Arc::clone(&self.inner);
         // A wrong query needs no permit to be told so.
-        let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
+        let (bound, translation) = inner.bind(&request.caller, request.sql.clone(), request.parameters.clone()).await?;
         require_values(&bound)?;
         let permit = inner.admission.acquire().await?;
         if Inner::answers_from_shape(&bound) {
@@ -223,9 +226,15 @@ impl Pipeline {
     /// # Errors
     /// DuckDB refuses its shapes; the old catalog stays in force.
     pub fn set_catalog(&self, catalog: Arc<Catalog>) -> Result<(), StartError> {
-        let shape = Arc::new(ShapeDatabase::new(catalog)?);
-        *self.inner.shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
+        let views = Arc::new(Views::new(catalog)?);
+        *self.inner.views.write().unwrap_or_else(PoisonError::into_inner) = views;
+        self.inner.bound.clear();
         Ok(())
+    }
+
+    /// Cancels the running queries of callers who may no more be answered.
+    pub(crate) fn cancel_queries_of(&self, has_lost: impl Fn(&Caller) -> bool) {
+        self.inner.running.cancel_those_of(has_lost);
     }
 }
 
@@ -253,21 +262,41 @@ impl Inner {
     }
 
     async fn refresh_tiers(&self) {
-        self.tiers.refresh(&self.sources, self.shape().catalog().entities()).await;
+        self.tiers.refresh(&self.sources, self.views().whole().catalog().entities()).await;
     }
 
-    fn shape(&self) -> Arc<ShapeDatabase> {
-        Arc::clone(&self.shape.read().unwrap_or_else(PoisonError::into_inner))
+    fn views(&self) -> Arc<Views> {
+        Arc::clone(&self.views.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Binds on a thread where blocking is allowed and the stack is deep enough for any admitted nesting.
+    /// Binds over what the caller sees, and refuses what they may not do.
     async fn bind(
         &self,
+        caller: &Arc<Caller>,
         sql: String,
         parameters: Option<RecordBatch>,
     ) -> Result<(Arc<BoundStatement>, Duration), QueryError> {
-        let shape = self.shape();
+        let (bound, took) = self.bind_over(caller, sql, parameters).await?;
+        permission::check(&bound, caller)?;
+        Ok((bound, took))
+    }
+
+    /// Binds on a thread where blocking is allowed and the stack is deep enough for any admitted nesting.
+    async fn bind_over(
+        &self,
+        caller: &Arc<Caller>,
+        sql: String,
+        parameters: Option<RecordBatch>,
+    ) -> Result<(Arc<BoundStatement>, Duration), QueryError> {
         let started = Instant::now();
+        let views = self.views();
+        let shape = match views.known_shape(caller) {
+            Some(shape) => shape,
+            None => {
+                let caller = Arc::clone(caller);
+                blocking(move || views.shape(&caller).map_err(QueryError::internal)).await?
+            }
+        };
         let span = tracing::info_span!("translate");
         if let Some(bound) = span.in_scope(|| self.bound.get(&shape, &sql, parameters.as_ref())) {
             return Ok((bound, started.elapsed()));
@@ -356,28 +385,29 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl QueryPipeline for Pipeline {
-    fn catalog(&self, _caller: &Caller) -> Arc<Catalog> {
-        Arc::clone(self.inner.shape().catalog())
+    fn catalog(&self, caller: &Caller) -> Arc<Catalog> {
+        self.inner.views().catalog(caller)
     }
 
     fn default_options(&self) -> QueryOptions {
         self.inner.defaults.clone()
     }
 
-    async fn prepare(&self, _caller: &Arc<Caller>, sql: &str) -> Result<PreparedQuery, QueryError> {
-        let (bound, _) = self.inner.bind(sql.to_owned(), None).await?;
+    async fn prepare(&self, caller: &Arc<Caller>, sql: &str) -> Result<PreparedQuery, QueryError> {
+        let (bound, _) = self.inner.bind(caller, sql.to_owned(), None).await?;
         Ok(PreparedQuery { schema: Arc::clone(&bound.schema), parameters: Arc::clone(&bound.parameters) })
     }
 
     async fn plan(&self, request: QueryRequest) -> Result<PlannedQuery, QueryError> {
         let inner = &self.inner;
-        let guard = inner.running.register(&request.query_id, request.options.timeout);
+        let guard = inner.running.register(&request.query_id, &request.caller, request.options.timeout);
         // As an error: whatever the log level, what is logged in it carries the query id.
         let span = tracing::error_span!("query_info", query_id = request.query_id);
         let planned = guard
             .within(caught(async {
                 failpoint("query.plan").await;
-                let (bound, translation) = inner.bind(request.sql.clone(), request.parameters.clone()).await?;
+                let (bound, translation) =
+                    inner.bind(&request.caller, request.sql.clone(), request.parameters.clone()).await?;
                 require_values(&bound)?;
                 let started = Instant::now();
                 let plan = inner.plan_bound(&bound, &request.options);
@@ -401,7 +431,8 @@ impl QueryPipeline for Pipeline {
                     planning: started.elapsed(),
                     breakers: inner.sources.breakers(),
                 });
-                Ok(PlannedQuery { schema: Arc::clone(&bound.schema), plan: Arc::new(json), estimated_rows: -1 })
+                let plan = permission::plan_for(&request.caller, Arc::new(json));
+                Ok(PlannedQuery { schema: Arc::clone(&bound.schema), plan, estimated_rows: -1 })
             }))
             .instrument(span)
             .await;
@@ -409,8 +440,9 @@ impl QueryPipeline for Pipeline {
     }
 
     async fn execute(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
-        let record = QueryRecord::start(Arc::clone(&self.inner.telemetry), &request.query_id, &request.sql);
-        let guard = self.inner.running.register(&request.query_id, request.options.timeout);
+        let caller = Arc::clone(&request.caller);
+        let record = QueryRecord::start(Arc::clone(&self.inner.telemetry), &request);
+        let guard = self.inner.running.register(&request.query_id, &caller, request.options.timeout);
         match guard.within(caught(self.run(request))).instrument(record.span()).await {
             Ok(answer) => {
                 let (stream, unread) = match answer {
@@ -418,7 +450,7 @@ impl QueryPipeline for Pipeline {
                     Answer::Running(stream) => (stream, Some(Arc::clone(&self.inner.unread))),
                 };
                 let delivery = Delivery { guard, unread, idle_timeout: self.inner.idle_timeout };
-                Ok(delivery.start(record, stream))
+                Ok(seen_by(caller, delivery.start(record, stream)))
             }
             Err(error) => {
                 record.fail(&error);
@@ -427,13 +459,22 @@ impl QueryPipeline for Pipeline {
         }
     }
 
-    fn cancel(&self, _caller: &Caller, query_id: &str) -> CancelOutcome {
-        if self.inner.running.cancel(query_id) { CancelOutcome::Cancelled } else { CancelOutcome::NotFound }
+    fn cancel(&self, caller: &Caller, query_id: &str) -> CancelOutcome {
+        if self.inner.running.cancel(query_id, caller) { CancelOutcome::Cancelled } else { CancelOutcome::NotFound }
     }
 
     fn sql_vocabulary(&self) -> Arc<SqlVocabulary> {
         Arc::clone(&self.inner.vocabulary)
     }
+}
+
+/// The stream with what its caller may see of the plan at its end.
+fn seen_by(caller: Arc<Caller>, stream: QueryStream) -> QueryStream {
+    let events = stream.events.map_ok(move |event| match event {
+        QueryEvent::End(plan) => QueryEvent::End(permission::plan_for(&caller, plan)),
+        batch @ QueryEvent::Batch(_) => batch,
+    });
+    QueryStream { schema: stream.schema, events: events.boxed() }
 }
 
 /// Refuses to run a statement whose parameters have no values.

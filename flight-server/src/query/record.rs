@@ -13,7 +13,7 @@ use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::error::{ErrorKind, QueryError};
-use super::{QueryEvent, QueryStream};
+use super::{QueryEvent, QueryRequest, QueryStream};
 use crate::telemetry::{QueryEntry, Telemetry};
 
 /// A query that runs. Dropping it before its end counts it as cancelled.
@@ -35,7 +35,8 @@ impl std::fmt::Debug for QueryRecord {
 
 impl QueryRecord {
     /// Starts the record of a query that runs.
-    pub(super) fn start(telemetry: Arc<Telemetry>, query_id: &str, sql: &str) -> Self {
+    pub(super) fn start(telemetry: Arc<Telemetry>, request: &QueryRequest) -> Self {
+        let QueryRequest { query_id, sql, caller, .. } = request;
         let call = Span::current();
         // As an error: whatever the log level, what is logged in it carries the query id.
         let span = tracing::error_span!(
@@ -54,8 +55,9 @@ impl QueryRecord {
         }
         telemetry.query_started();
         let entry = QueryEntry {
-            query_id: query_id.to_owned(),
-            sql: sql.to_owned(),
+            query_id: query_id.clone(),
+            principal: caller.name.clone(),
+            sql: sql.clone(),
             started_at: chrono::Utc::now().timestamp_millis(),
             state: "running",
             total_ms: None,

@@ -15,7 +15,9 @@ use translator::{SHOW_TABLES, SystemTable};
 
 use super::blame::execution_error;
 use super::error::QueryError;
+use super::permission;
 use super::sources::Sources;
+use crate::access::Caller;
 use crate::engine::ShapeDatabase;
 use crate::health::{HealthMonitor, HealthReport};
 use crate::lake::{Superseded, compaction_due};
@@ -29,6 +31,7 @@ pub(super) struct SystemSources<'a> {
     pub(super) telemetry: &'a Telemetry,
     pub(super) health: &'a HealthMonitor,
     pub(super) options: &'a QueryOptions,
+    pub(super) caller: &'a Caller,
 }
 
 /// The rows of a table that the server fills.
@@ -50,7 +53,7 @@ pub(super) async fn rows(
     }
     let columns = match table.table.as_str() {
         "options" => options(from.options),
-        "queries" => queries(&from.telemetry.recent()),
+        "queries" => queries(&from.telemetry.recent(), from.caller),
         "files" => files(from).await?,
         "tiers" => tiers(from).await?,
         "health" => {
@@ -101,7 +104,10 @@ fn options(options: &QueryOptions) -> Columns {
     ]
 }
 
-fn queries(entries: &[Arc<QueryEntry>]) -> Columns {
+/// One's own queries, and those of others for who may see them.
+fn queries(entries: &[Arc<QueryEntry>], caller: &Caller) -> Columns {
+    let is_seen = |entry: &&Arc<QueryEntry>| caller.rights.admin || entry.principal == caller.name;
+    let entries: Vec<&Arc<QueryEntry>> = entries.iter().filter(is_seen).collect();
     let plan = |pointer: &'static str| {
         entries.iter().map(move |entry| entry.plan.as_ref().and_then(|plan| plan.pointer(pointer)))
     };
@@ -122,7 +128,14 @@ fn queries(entries: &[Arc<QueryEntry>]) -> Columns {
         ("error_kind", texts(entries.iter().map(|entry| entry.error_kind))),
         ("error", texts(entries.iter().map(|entry| entry.error.clone()))),
         ("sql", texts(entries.iter().map(|entry| Some(entry.sql.as_str())))),
-        ("plan", texts(entries.iter().map(|entry| entry.plan.as_ref().map(|plan| plan.to_string())))),
+        (
+            "plan",
+            texts(entries.iter().map(|entry| {
+                let seen = entry.plan.clone().map(|plan| permission::plan_for(caller, plan));
+                seen.map(|plan| plan.to_string())
+            })),
+        ),
+        ("principal", texts(entries.iter().map(|entry| Some(entry.principal.as_str())))),
     ]
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError};
 use anyhow::bail;
 use tokio::signal::unix::Signal;
 
+use super::users::Users;
+use crate::access::Logins;
 use crate::admin::{AdminToken, ReloadFault};
 use crate::catalog_file;
 use crate::config::{Config, environment};
@@ -18,6 +20,7 @@ use crate::transport::{TlsFiles, WATCH_INTERVAL};
 pub(super) struct InForce {
     config_path: PathBuf,
     pipeline: Arc<Pipeline>,
+    logins: Option<Arc<Logins>>,
     tls: Option<Arc<TlsFiles>>,
     admin_token: Arc<AdminToken>,
     log_level: LogLevel,
@@ -29,6 +32,7 @@ impl InForce {
     pub(super) fn new(
         config: &Config,
         pipeline: &Arc<Pipeline>,
+        logins: Option<Arc<Logins>>,
         tls: Option<Arc<TlsFiles>>,
         admin_token: &Arc<AdminToken>,
         log_level: LogLevel,
@@ -37,6 +41,7 @@ impl InForce {
         Self {
             config_path: config.path.clone(),
             pipeline: Arc::clone(pipeline),
+            logins,
             tls,
             admin_token: Arc::clone(admin_token),
             log_level,
@@ -58,7 +63,7 @@ impl InForce {
                     if hangup.is_none() {
                         return;
                     }
-                    let reloaded = self.reload().await.map(|()| "configuration, catalog, TLS and log level were reloaded");
+                    let reloaded = self.reload().await.map(|()| "configuration, catalog, users, TLS and log level were reloaded");
                     self.tell(reloaded);
                 }
                 _ = watch.tick() => {
@@ -76,18 +81,26 @@ impl InForce {
     /// Reads everything first: what is wrong leaves all of the old in force.
     async fn reload(&self) -> anyhow::Result<()> {
         let config = Config::load(&self.config_path, environment()).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-        super::refuse_unenforced(&config)?;
         let catalog = Arc::new(catalog_file::read(&config).await?);
         let tls = match (&self.tls, &config.tls) {
             (Some(files), Some(config)) => Some((files, TlsFiles::read(config)?)),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => bail!("[tls] came or went, which takes a restart"),
         };
+        let users = match (&self.logins, Users::read(&config, &catalog)?) {
+            (Some(logins), Some(users)) => Some((logins, users)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => bail!("auth.access came or went, which takes a restart"),
+        };
         let token = AdminToken::read(config.server.admin_token_file.as_deref())?;
         self.pipeline.set_catalog(catalog)?;
         self.log_level.set(&config.telemetry.log_level)?;
         if let Some((files, read)) = tls {
             files.replace(read);
+        }
+        if let Some((logins, users)) = users {
+            users.put_in_force(logins);
+            self.pipeline.cancel_queries_of(|caller| logins.has_lost(caller));
         }
         self.admin_token.replace(token);
         Ok(())

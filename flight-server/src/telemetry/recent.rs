@@ -12,6 +12,8 @@ const CAPACITY: usize = 256;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct QueryEntry {
     pub(crate) query_id: String,
+    /// Who asked.
+    pub(crate) principal: String,
     pub(crate) sql: String,
     /// Unix milliseconds.
     pub(crate) started_at: i64,

@@ -38,10 +38,8 @@ enum Stream {
 /// Who is at the other end: with every call of the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    #[expect(dead_code, reason = "logins are refused by it once they exist")]
     pub(crate) address: SocketAddr,
     /// The client's verified certificate.
-    #[expect(dead_code, reason = "it names a user once users exist")]
     pub(crate) certificate: Option<Arc<CertificateDer<'static>>>,
 }
 

@@ -1,6 +1,6 @@
 //! From the text of a `catalog.toml` (docs/contract.md, "Types") to a [`Catalog`], or to all of its faults together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ const RESERVED_COLUMNS: [&str; 7] =
 const RESERVED_PREFIX: &str = "_tc_";
 
 const ROOT_KEYS: [&str; 1] = ["entity"];
-const ENTITY_KEYS: [&str; 5] = ["name", "schema_id", "description", "table", "attribute"];
+const ENTITY_KEYS: [&str; 6] = ["name", "schema_id", "description", "classified", "table", "attribute"];
 const TABLE_KEYS: [&str; 2] = ["name", "key"];
 const ATTRIBUTE_KEYS: [&str; 7] = ["name", "type", "column", "attr_id", "encoding", "list", "description"];
 
@@ -170,6 +170,8 @@ fn read_entity(
         description: table.string("description", faults).map(Spanned::into_inner),
         attributes,
         layout: layout?,
+        classified: table.boolean("classified", faults).is_some_and(Spanned::into_inner),
+        hidden: BTreeSet::new(),
     })
 }
 

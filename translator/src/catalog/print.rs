@@ -32,6 +32,9 @@ pub fn entity_toml(entity: &Entity) -> String {
     if let Some(description) = &entity.description {
         line("description", &quoted(description));
     }
+    if entity.classified {
+        line("classified", "true");
+    }
     if let Some(table) = entity.own_table() {
         let key: Vec<String> = table.key.iter().map(|key| quoted(&key.column)).collect();
         let _infallible = write!(text, "[entity.table]\nname = {}\nkey = [{}]\n", quoted(&table.name), key.join(", "));

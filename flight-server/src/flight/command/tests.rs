@@ -20,21 +20,28 @@ fn kind<T: std::fmt::Debug>(outcome: Outcome<T>) -> ErrorKind {
 fn descriptors_become_commands() {
     let query = CommandStatementQuery { query: "SELECT 1".to_owned(), transaction_id: Some(Bytes::new()) };
     assert_eq!(
-        FlightSqlCommand::parse(&descriptor(&query)).unwrap(),
+        FlightSqlCommand::parse(&descriptor(&query), &HandleSeal::Checksum).unwrap(),
         FlightSqlCommand::Statement { sql: "SELECT 1".to_owned() }
     );
     let prepared = PreparedHandle { sql: "SELECT 2".to_owned(), parameters: None, call_options: vec![] };
-    let command = CommandPreparedStatementQuery { prepared_statement_handle: prepared.encode().unwrap() };
+    let command =
+        CommandPreparedStatementQuery { prepared_statement_handle: prepared.encode(&HandleSeal::Checksum).unwrap() };
     assert_eq!(
-        FlightSqlCommand::parse(&descriptor(&command)).unwrap(),
+        FlightSqlCommand::parse(&descriptor(&command), &HandleSeal::Checksum).unwrap(),
         FlightSqlCommand::PreparedStatement(prepared.clone())
     );
-    assert_eq!(FlightSqlPut::parse(&descriptor(&command)).unwrap(), FlightSqlPut::BindParameters(prepared));
+    assert_eq!(
+        FlightSqlPut::parse(&descriptor(&command), &HandleSeal::Checksum).unwrap(),
+        FlightSqlPut::BindParameters(prepared)
+    );
     let tables = CommandGetTables { include_schema: true, ..CommandGetTables::default() };
     let expected = MetadataCommand::Tables(tables.clone());
-    assert_eq!(FlightSqlCommand::parse(&descriptor(&tables)).unwrap(), FlightSqlCommand::Metadata(expected.clone()));
     assert_eq!(
-        FlightSqlTicket::parse(&Ticket::new(expected.to_ticket())).unwrap(),
+        FlightSqlCommand::parse(&descriptor(&tables), &HandleSeal::Checksum).unwrap(),
+        FlightSqlCommand::Metadata(expected.clone())
+    );
+    assert_eq!(
+        FlightSqlTicket::parse(&Ticket::new(expected.to_ticket()), &HandleSeal::Checksum).unwrap(),
         FlightSqlTicket::Metadata(expected)
     );
 }
@@ -48,19 +55,22 @@ fn writes_are_understood_and_refused() {
         (descriptor(&CommandStatementSubstraitPlan::default()), RefusedCommand::Substrait),
     ];
     for (descriptor, refused) in cases {
-        assert_eq!(FlightSqlCommand::parse(&descriptor).unwrap(), FlightSqlCommand::Refused(refused));
-        assert_eq!(FlightSqlPut::parse(&descriptor).unwrap(), FlightSqlPut::Refused(refused));
+        assert_eq!(
+            FlightSqlCommand::parse(&descriptor, &HandleSeal::Checksum).unwrap(),
+            FlightSqlCommand::Refused(refused)
+        );
+        assert_eq!(FlightSqlPut::parse(&descriptor, &HandleSeal::Checksum).unwrap(), FlightSqlPut::Refused(refused));
         assert_eq!(refused.failure().error.kind(), ErrorKind::Unsupported);
     }
     let query = CommandStatementQuery { query: "SELECT 1".to_owned(), transaction_id: Some("tx".into()) };
-    assert_eq!(kind(FlightSqlCommand::parse(&descriptor(&query))), ErrorKind::NotFound);
+    assert_eq!(kind(FlightSqlCommand::parse(&descriptor(&query), &HandleSeal::Checksum)), ErrorKind::NotFound);
 }
 
 #[test]
 fn paths_name_tables() {
     let sql = |path: &[&str]| {
         let descriptor = FlightDescriptor::new_path(path.iter().map(|&part| part.to_owned()).collect());
-        match FlightSqlCommand::parse(&descriptor) {
+        match FlightSqlCommand::parse(&descriptor, &HandleSeal::Checksum) {
             Ok(FlightSqlCommand::Statement { sql }) => Some(sql),
             Ok(other) => panic!("{other:?}"),
             Err(failure) => {
@@ -86,19 +96,25 @@ fn tickets_become_statements() {
         options: QueryOptions::default(),
         schema_digest: 7,
     };
-    let ticket = TicketStatementQuery { statement_handle: handle.encode().unwrap() };
+    let ticket = TicketStatementQuery { statement_handle: handle.encode(&HandleSeal::Checksum).unwrap() };
     let ticket = Ticket::new(ticket.as_any().encode_to_vec());
-    assert_eq!(FlightSqlTicket::parse(&ticket).unwrap(), FlightSqlTicket::Statement(handle));
+    assert_eq!(FlightSqlTicket::parse(&ticket, &HandleSeal::Checksum).unwrap(), FlightSqlTicket::Statement(handle));
 
     let foreign = TicketStatementQuery { statement_handle: "theirs".into() };
-    assert_eq!(kind(FlightSqlTicket::parse(&Ticket::new(foreign.as_any().encode_to_vec()))), ErrorKind::NotFound);
+    assert_eq!(
+        kind(FlightSqlTicket::parse(&Ticket::new(foreign.as_any().encode_to_vec()), &HandleSeal::Checksum)),
+        ErrorKind::NotFound
+    );
     let command = CommandStatementQuery { query: "SELECT 1".to_owned(), transaction_id: None };
     let command = Ticket::new(command.as_any().encode_to_vec());
-    assert_eq!(kind(FlightSqlTicket::parse(&command)), ErrorKind::InvalidQuery);
+    assert_eq!(kind(FlightSqlTicket::parse(&command, &HandleSeal::Checksum)), ErrorKind::InvalidQuery);
     let action = Ticket::new(ActionBeginTransactionRequest {}.as_any().encode_to_vec());
-    assert_eq!(kind(FlightSqlTicket::parse(&action)), ErrorKind::InvalidQuery);
-    assert_eq!(kind(FlightSqlTicket::parse(&Ticket::new("SELECT 1"))), ErrorKind::InvalidQuery);
-    assert_eq!(kind(FlightSqlTicket::parse(&Ticket::new(Bytes::new()))), ErrorKind::InvalidQuery);
+    assert_eq!(kind(FlightSqlTicket::parse(&action, &HandleSeal::Checksum)), ErrorKind::InvalidQuery);
+    assert_eq!(kind(FlightSqlTicket::parse(&Ticket::new("SELECT 1"), &HandleSeal::Checksum)), ErrorKind::InvalidQuery);
+    assert_eq!(
+        kind(FlightSqlTicket::parse(&Ticket::new(Bytes::new()), &HandleSeal::Checksum)),
+        ErrorKind::InvalidQuery
+    );
 }
 
 #[test]
@@ -135,8 +151,8 @@ fn random_bytes_are_always_an_answer() {
         }
         bytes.truncate(1 + random.below(bytes.len()));
         let descriptor = FlightDescriptor { r#type: random.below(4) as i32, cmd: bytes.clone().into(), path: vec![] };
-        let _ = FlightSqlCommand::parse(&descriptor);
-        let _ = FlightSqlTicket::parse(&Ticket::new(bytes.clone()));
+        let _ = FlightSqlCommand::parse(&descriptor, &HandleSeal::Checksum);
+        let _ = FlightSqlTicket::parse(&Ticket::new(bytes.clone()), &HandleSeal::Checksum);
         let _ = FlightSqlAction::parse(&Action::new(names[round % names.len()], bytes));
     }
 }

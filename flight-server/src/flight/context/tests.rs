@@ -1,6 +1,9 @@
 use translator::options::{Consistency, OPTION_NAMES, Tiers};
 
+use futures::FutureExt;
+
 use super::*;
+use crate::access::{ANONYMOUS, Peer};
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> MetadataMap {
     let mut metadata = MetadataMap::new();
@@ -11,14 +14,20 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> MetadataMap {
 }
 
 fn read(metadata: &MetadataMap) -> Outcome<CallContext> {
-    CallContext::read(metadata, &SessionStore::new(1, Duration::from_secs(1)), Instant::now())
+    read_with(metadata, &SessionStore::new(1, Duration::from_secs(1)), Instant::now())
+}
+
+/// Without logins there is nothing to wait for.
+fn read_with(metadata: &MetadataMap, sessions: &SessionStore, now: Instant) -> Outcome<CallContext> {
+    let incoming = Incoming { metadata: metadata.clone(), peer: Peer::default() };
+    CallContext::read(None, &incoming, sessions, now).now_or_never().unwrap()
 }
 
 #[test]
 fn header_wins_over_session_wins_over_default() {
     let sessions = SessionStore::new(1, Duration::from_secs(60));
     let now = Instant::now();
-    let id = sessions.open(now).unwrap();
+    let id = sessions.open(ANONYMOUS, now).unwrap();
     sessions
         .with(&id, now, |options| {
             options.insert("tiers", "warm".to_owned());
@@ -32,7 +41,7 @@ fn header_wins_over_session_wins_over_default() {
     metadata.insert("cookie", set.get("set-cookie").unwrap().clone());
 
     let defaults = QueryOptions { max_rows: Some(7), tiers: Tiers::parse("cold").unwrap(), ..QueryOptions::default() };
-    let context = CallContext::read(&metadata, &sessions, now).unwrap();
+    let context = read_with(&metadata, &sessions, now).unwrap();
     let options = context.options(defaults).unwrap();
     assert_eq!(options.tiers.to_string(), "hot");
     assert_eq!(options.consistency, Consistency::Eventual);

@@ -11,7 +11,7 @@ use prost::Message;
 
 use crate::flight::context::CallContext;
 use crate::flight::failure::{Failure, Outcome};
-use crate::flight::handle;
+use crate::flight::handle::{self, HandleSeal};
 use crate::flight::server::FlightSqlServer;
 use crate::query::CancelOutcome;
 
@@ -46,7 +46,7 @@ pub(super) fn renew_endpoint(request: RenewFlightEndpointRequest) -> Outcome<Byt
 }
 
 fn cancel(server: &FlightSqlServer, call: &CallContext, info: &FlightInfo) -> Outcome<()> {
-    let query_id = query_id(info)?;
+    let query_id = query_id(info, &call.seal)?;
     match server.pipeline.cancel(&call.caller, &query_id) {
         CancelOutcome::Cancelled => Ok(()),
         CancelOutcome::NotFound => Err(Failure::not_found(format!("no query with the id {query_id} runs here"))),
@@ -54,10 +54,10 @@ fn cancel(server: &FlightSqlServer, call: &CallContext, info: &FlightInfo) -> Ou
 }
 
 /// The query of a FlightInfo that this server made: its ticket names it.
-fn query_id(info: &FlightInfo) -> Outcome<String> {
+fn query_id(info: &FlightInfo, seal: &HandleSeal) -> Outcome<String> {
     let foreign = || Failure::not_found("the FlightInfo is not of a query of this server");
     let ticket = info.endpoint.iter().find_map(|endpoint| endpoint.ticket.as_ref()).ok_or_else(foreign)?;
     let any = Any::decode(ticket.ticket.as_ref()).map_err(|_| foreign())?;
     let ticket: Option<TicketStatementQuery> = any.unpack().map_err(|_| foreign())?;
-    handle::query_id(&ticket.ok_or_else(foreign)?.statement_handle)
+    handle::query_id(&ticket.ok_or_else(foreign)?.statement_handle, seal)
 }

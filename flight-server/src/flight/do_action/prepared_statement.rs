@@ -17,7 +17,7 @@ pub(super) async fn create(server: &FlightSqlServer, call: &CallContext, sql: St
     let prepared = prepared.map_err(|error| Failure::of_query(error, &query_id, &sql))?;
     let handle = PreparedHandle { sql, parameters: None, call_options: call.call_options.clone() };
     let result = ActionCreatePreparedStatementResult {
-        prepared_statement_handle: handle.encode()?,
+        prepared_statement_handle: handle.encode(&call.seal)?,
         dataset_schema: wire_schema::to_ipc(&wire_schema::plain(&prepared.schema))?,
         // A schema without fields says that there are no parameters; no bytes would say that none are known.
         parameter_schema: wire_schema::to_ipc(&prepared.parameters)?,

@@ -38,7 +38,7 @@ pub(super) fn set(
     let (session, cookie) = match &call.session {
         Some(id) => (id.clone(), SessionCookie::Unchanged),
         None => {
-            let id = server.sessions.open(now)?;
+            let id = server.sessions.open(&call.caller.name, now)?;
             (id.clone(), SessionCookie::Set(id))
         }
     };

@@ -15,7 +15,8 @@ pub(super) fn primary_keys(command: &CommandGetPrimaryKeys, catalog: &Catalog) -
     let schema = primary_keys_schema();
     let entity = catalog
         .entity(&command.table)
-        .filter(|_| catalog_matches(command.catalog.as_deref()) && schema_is(command.db_schema.as_deref()));
+        .filter(|_| catalog_matches(command.catalog.as_deref()) && schema_is(command.db_schema.as_deref()))
+        .filter(|entity| !entity.hidden.contains(&Column::RowId));
     let Some(entity) = entity else { return Ok(RecordBatch::new_empty(schema)) };
     let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
     let columns = vec![

@@ -9,7 +9,7 @@ use super::super::test_pipeline::TestPipeline;
 use super::*;
 
 fn server() -> FlightSqlServer {
-    FlightSqlServer::new(Arc::new(TestPipeline::new(1)), FlightSettings::default())
+    FlightSqlServer::new(Arc::new(TestPipeline::new(1)), None, FlightSettings::default())
 }
 
 async fn answer(command: MetadataCommand) -> RecordBatch {

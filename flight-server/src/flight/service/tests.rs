@@ -38,7 +38,7 @@ async fn serve(pipeline: TestPipeline) -> (Arc<TestPipeline>, Channel) {
     let pipeline = Arc::new(pipeline);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = service(Arc::clone(&pipeline) as Arc<dyn QueryPipeline>, FlightSettings::default());
+    let service = service(Arc::clone(&pipeline) as Arc<dyn QueryPipeline>, None, FlightSettings::default());
     let server = tuned(tonic::transport::Server::builder()).add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();

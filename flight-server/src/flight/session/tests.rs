@@ -10,7 +10,7 @@ fn after(start: Instant, seconds: u64) -> Instant {
 fn a_session_lives_while_it_is_used_and_expires_when_idle() {
     let store = SessionStore::new(10, IDLE);
     let start = Instant::now();
-    let id = store.open(start).unwrap();
+    let id = store.open("ann", start).unwrap();
     store.with(&id, after(start, 1), |options| options.insert("tiers", "hot".to_owned())).unwrap();
     assert_eq!(store.options(&id, after(start, 50)).unwrap()["tiers"], "hot");
     assert_eq!(store.options(&id, after(start, 109)).unwrap()["tiers"], "hot");
@@ -25,11 +25,11 @@ fn a_session_lives_while_it_is_used_and_expires_when_idle() {
 fn the_store_is_bounded_and_makes_room_from_expired_sessions() {
     let store = SessionStore::new(2, IDLE);
     let start = Instant::now();
-    let first = store.open(start).unwrap();
-    store.open(after(start, 30)).unwrap();
-    let refused = store.open(after(start, 31)).unwrap_err();
+    let first = store.open("ann", start).unwrap();
+    store.open("ann", after(start, 30)).unwrap();
+    let refused = store.open("ann", after(start, 31)).unwrap_err();
     assert!(refused.error.message().contains("max_sessions"), "{}", refused.error.message());
-    let third = store.open(after(start, 61)).unwrap();
+    let third = store.open("ann", after(start, 61)).unwrap();
     assert!(store.options(&first, after(start, 61)).is_err());
     assert!(store.options(&third, after(start, 61)).is_ok());
 }
@@ -38,7 +38,7 @@ fn the_store_is_bounded_and_makes_room_from_expired_sessions() {
 fn closing_forgets() {
     let store = SessionStore::new(2, IDLE);
     let now = Instant::now();
-    let id = store.open(now).unwrap();
+    let id = store.open("ann", now).unwrap();
     store.close(&id);
     assert!(store.options(&id, now).is_err());
     store.close(&id);
@@ -51,7 +51,7 @@ fn cookies_are_found_among_others() {
         for cookie in cookies {
             metadata.append("cookie", cookie.parse().unwrap());
         }
-        of_call(&metadata).map(|id| id.0)
+        of_call(&metadata, "ann").map(|id| id.id)
     };
     assert_eq!(call(&[]), None);
     assert_eq!(call(&["a=b"]), None);

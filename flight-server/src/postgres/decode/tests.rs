@@ -59,6 +59,8 @@ fn entity(scalar: ScalarType, list: bool, encoding: TimeEncoding) -> Entity {
         description: None,
         attributes: vec![attribute],
         layout: translator::catalog::Layout::Eav,
+        classified: false,
+        hidden: Default::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use translator::options::QueryOptions;
 use translator::plan::{FederatedPlan, ScannedFile};
 
 use super::{Inner, blocking};
+use crate::access::Caller;
 use crate::engine::create_temporary_table;
 use crate::engine::duckdb::{Connection, HiddenSet};
 use crate::moments::Moment;
@@ -113,7 +114,7 @@ impl Inner {
             loaded.plan.route_reason = note.reason().to_owned();
             loaded.plan.warnings.extend(note.warning());
         }
-        self.load_system_tables(bound, &request.options, &connection).await?;
+        self.load_system_tables(bound, &request.options, &request.caller, &connection).await?;
         let FederatedStatement { sql, hidden, user_part } = self.statement(bound, &loaded.plan).await?;
         let hidden = hidden.iter().map(|scan| hidden_set(scan, &loaded.hidden));
         connection.hide(hidden.collect::<Result<_, _>>()?);
@@ -162,6 +163,7 @@ impl Inner {
         &self,
         bound: &Arc<BoundStatement>,
         options: &QueryOptions,
+        caller: &Caller,
         connection: &Arc<Connection>,
     ) -> Result<(), QueryError> {
         let from = SystemSources {
@@ -170,6 +172,7 @@ impl Inner {
             telemetry: &self.telemetry,
             health: &self.health,
             options,
+            caller,
         };
         for (index, table) in bound.query.system_tables.iter().enumerate() {
             let (schema, batches) = system_tables::rows(&from, table).await?;
