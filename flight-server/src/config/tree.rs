@@ -245,7 +245,7 @@ impl Section {
 
     /// Reports a key that no version takes any more.
     pub(super) fn refuse(&mut self, key: &'static str, instead: &str, faults: &mut Faults) {
-        if let Some(node) = self.take(key) {
+        if let Some(node) = self.nodes.remove(key) {
             faults.report(&node.place, self.key(key), format!("is refused; expected {instead}"));
         }
     }

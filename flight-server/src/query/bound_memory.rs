@@ -130,8 +130,11 @@ mod tests {
         let bound = Arc::new(bind(&other, sql, Some(&number(1))).unwrap());
         memory.put(sql, Some(&number(1)), &bound);
         assert!(found(&other, Some(&number(1))));
-        assert!(!found(&shape, Some(&number(2))), "what is of an old catalog goes");
-        assert_eq!(memory.lock().count, 1);
+        assert!(found(&shape, Some(&number(2))), "who sees something else has statements of their own");
+        assert_eq!(memory.lock().count, 3);
+        memory.clear();
+        assert!(!found(&other, Some(&number(1))));
+        assert_eq!(memory.lock().count, 0);
     }
 
     #[test]

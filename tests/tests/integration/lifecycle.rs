@@ -234,7 +234,7 @@ async fn sighup_reads_the_log_level_again_and_a_bad_file_changes_nothing() -> Re
     std::fs::write(&path, &config)?;
     server.signal("HUP")?;
     until("the old level is back", async || {
-        Ok(server.log()?.contains("configuration, catalog, TLS and log level were reloaded"))
+        Ok(server.log()?.contains("configuration, catalog, users, TLS and log level were reloaded"))
     })
     .await?;
     let before = finished()?;

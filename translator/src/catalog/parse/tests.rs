@@ -97,7 +97,7 @@ schema_id = 1
 [[entities]]
 "#,
         &[
-            "line 5: entity `a`: unknown key `colour`; expected name, schema_id, description, table, attribute",
+            "line 5: entity `a`: unknown key `colour`; expected name, schema_id, description, classified, table, attribute",
             "line 9: attribute `x` of entity `a`: unknown type `txt`; expected text, smallint, integer, bigint, real, \
              double, decimal(p,s), boolean, uuid, date, time, timestamp, timestamp_naive, json or blob",
             "line 15: attribute `y` of entity `a`: column `text_01` is already used on line 10",
