@@ -243,6 +243,13 @@ impl Access {
     }
 }
 
+impl std::fmt::Display for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (users, keys, roles) = (self.users.len(), self.keys.len(), self.roles.len());
+        write!(f, "{users} users, {keys} service keys, {roles} roles")
+    }
+}
+
 fn read_roles(written: Vec<RoleToml>, catalog: &Catalog, faults: &mut Faults<'_>) -> BTreeMap<String, Role> {
     let mut roles = BTreeMap::new();
     for role in written {

@@ -15,6 +15,7 @@ use translator::catalog::{Catalog, Entity, PrimaryKeys};
 use translator::lake::LakeFile;
 use translator::options::Tier;
 
+use crate::access::Access;
 use crate::catalog_file;
 use crate::config::{self, Config, LakeCatalog, LakeUrl, TableName, environment};
 use crate::engine::{Engine, EngineSettings, LakeAccess, ShapeDatabase};
@@ -78,6 +79,9 @@ pub async fn run(arguments: &CheckArgs) -> anyhow::Result<()> {
     }];
     let (catalog, finding) = check_catalog(&config.catalog.path, Some(&config)).await;
     findings.push(finding);
+    if let (Some(path), Some(catalog)) = (&config.auth.access, &catalog) {
+        findings.push(check_access(path, catalog));
+    }
     let entities = catalog.as_ref().map(|catalog| catalog.entities().to_vec()).unwrap_or_default();
     let (postgres, lake) = futures::join!(check_postgres(&config, &entities), check_lake(&config, catalog.as_ref()));
     findings.extend([postgres, lake, check_duckdb(&config)]);
@@ -141,6 +145,15 @@ async fn check_catalog(path: &Path, config: Option<&Config>) -> (Option<Arc<Cata
             (None, finding)
         }
     }
+}
+
+fn check_access(path: &Path, catalog: &Catalog) -> Finding {
+    let mut finding = Finding { part: "access", ..Finding::default() };
+    match Access::read(path, catalog) {
+        Ok(access) => finding.summary = format!("{}: {access}", path.display()),
+        Err(faults) => finding.faults.extend(faults.to_string().lines().map(str::to_owned)),
+    }
+    finding
 }
 
 async fn check_postgres(config: &Config, entities: &[Arc<Entity>]) -> Finding {

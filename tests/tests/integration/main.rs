@@ -20,6 +20,7 @@ mod foreign_files;
 mod harness;
 mod hot_scan;
 mod lifecycle;
+mod logins;
 mod metrics;
 mod moments;
 mod nycflights;

@@ -38,15 +38,13 @@ fn networks_bound_where_a_user_calls_from() {
 
 #[test]
 fn every_fault_has_its_line() {
-    let text = format!(
-        "[[user]]\nname = \"a:b\"\nroles = [\"none\"]\n[[user]]\nname = \"ann\"\npassword_hash = \"hunter2\"\nroles = []\n\
+    let text = "[[user]]\nname = \"a:b\"\nroles = [\"none\"]\n[[user]]\nname = \"ann\"\npassword_hash = \"hunter2\"\nroles = []\n\
          not_before = 2026-11-01\n[[user]]\nname = \"ann\"\nroles = []\nnetworks = [\"here\"]\n\
          [[key]]\nid = \"k\"\nsha256 = \"12\"\nuser = \"bob\"\n\
-         [[role]]\nname = \"r\"\nlimits = {{ max_rows = 1 }}\nsystem = [\"secrets\"]\n\
+         [[role]]\nname = \"r\"\nlimits = { max_rows = 1 }\nsystem = [\"secrets\"]\n\
          [[role.table]]\nname = \"nights\"\ncolumns = []\n[[role.table]]\nname = \"flights\"\n\
-         [[role.table]]\nname = \"flights\"\nexcept = [\"far\"]\nrows = \"true\"\n[[restrict]]\ntable = \"flights\"\n"
-    );
-    let faults = parse(&text).unwrap_err().to_string();
+         [[role.table]]\nname = \"flights\"\nexcept = [\"far\"]\nrows = \"true\"\n[[restrict]]\ntable = \"flights\"\n";
+    let faults = parse(text).unwrap_err().to_string();
     for expected in [
         ":2: expected a name without",
         ":3: there is no role `none`",
