@@ -32,6 +32,7 @@ mod entity_schemas;
 mod failure;
 mod flight_info;
 mod handle;
+mod handle_seal;
 mod handshake;
 mod list_flights;
 mod metadata;

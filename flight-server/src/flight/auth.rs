@@ -9,7 +9,7 @@ use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::failure::{Failure, Outcome};
-use super::handle::HandleSeal;
+use super::handle_seal::HandleSeal;
 use crate::access::{Caller, Credentials, LoginFailure, Logins, MOST_CREDENTIALS, Peer, Session, names_of};
 use crate::query::{ErrorKind, QueryError};
 use crate::transport;

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::failure::{Failure, Outcome};
-use super::handle::{HandleSeal, PreparedHandle, StatementHandle};
+use super::handle::{PreparedHandle, StatementHandle};
+use super::handle_seal::HandleSeal;
 use super::metadata::MetadataCommand;
 use super::session::messages::{CloseSessionRequest, GetSessionOptionsRequest, SetSessionOptionsRequest};
 use super::table_path::select_path;

@@ -8,7 +8,7 @@ use translator::options::QueryOptions;
 
 use super::auth::{AUTHORIZATION, Authenticated, Incoming, authenticate, bearer};
 use super::failure::{Failure, Outcome};
-use super::handle::HandleSeal;
+use super::handle_seal::HandleSeal;
 use super::session::{self, SessionId, SessionOptions, SessionStore};
 use crate::access::{Caller, Logins};
 

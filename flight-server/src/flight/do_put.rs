@@ -9,7 +9,8 @@ use tonic::Streaming;
 use super::command::FlightSqlPut;
 use super::context::CallContext;
 use super::failure::{Failure, Outcome};
-use super::handle::{HandleSeal, PreparedHandle};
+use super::handle::PreparedHandle;
+use super::handle_seal::HandleSeal;
 use super::parameters;
 
 /// One row is one schema and one batch, and clients send dictionaries in messages of their own: this is plenty.

@@ -1,10 +1,5 @@
 //! Tickets and prepared-statement handles. Both hold all that the server needs to answer them, so no replica keeps state
 //! for a statement, and both hold the user's SQL, never SQL that the server made.
-//!
-//! Layout: `TCLN`, one version byte, a seal over what follows, a protobuf message. Without logins the seal is a checksum of
-//! eight bytes (version 1), which tells damage from a handle of another kind. With logins it is an HMAC under the server's
-//! signing key (version 2): a handle is its caller's alone. Neither grants anything that sending the SQL would not, since what
-//! a caller may see is asked anew by each call.
 
 use std::time::Duration;
 
@@ -14,22 +9,8 @@ use prost::Message;
 use translator::options::QueryOptions;
 
 use super::failure::{Failure, Outcome};
+use super::handle_seal::{HandleSeal, damaged};
 use super::parameters::{self, ParameterMessage};
-use super::wire_schema::checksum;
-use crate::access::{Purpose, SEAL_LEN, SigningKeys};
-
-const MAGIC: &[u8; 4] = b"TCLN";
-
-/// How handles are sealed.
-#[derive(Debug, Clone)]
-pub(super) enum HandleSeal {
-    Checksum,
-    /// With the name of the caller whose handles they are.
-    Keyed {
-        keys: SigningKeys,
-        owner: String,
-    },
-}
 
 /// What DoGet executes: a query whose options are settled.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,18 +71,19 @@ impl StatementHandle {
         // The text form counts whole milliseconds, and none at all would be no timeout.
         options.timeout = options.timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         let options = options.entries().map(|(name, value)| OptionMessage { name: name.to_owned(), value });
-        by.seal(&HandleMessage {
+        let message = HandleMessage {
             kind: HandleKind::Statement.into(),
             query_id: self.query_id.clone(),
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.into(),
             schema_digest: self.schema_digest,
-        })
+        };
+        by.seal(&message.encode_to_vec())
     }
 
     pub(super) fn decode(bytes: &[u8], by: &HandleSeal) -> Outcome<Self> {
-        let message = by.open(bytes, HandleKind::Statement)?;
+        let message = open(bytes, by, HandleKind::Statement)?;
         let mut options = QueryOptions::default();
         for option in &message.options {
             super::context::set(&mut options, &option.name, &option.value)?;
@@ -118,18 +100,19 @@ impl StatementHandle {
 impl PreparedHandle {
     pub(super) fn encode(&self, by: &HandleSeal) -> Outcome<Bytes> {
         let options = self.call_options.iter();
-        by.seal(&HandleMessage {
+        let message = HandleMessage {
             kind: HandleKind::Prepared.into(),
             query_id: String::new(),
             sql: self.sql.clone(),
             parameters: parameters::encode(self.parameters.as_ref())?,
             options: options.map(|(name, value)| OptionMessage { name: name.clone(), value: value.clone() }).collect(),
             schema_digest: 0,
-        })
+        };
+        by.seal(&message.encode_to_vec())
     }
 
     pub(super) fn decode(bytes: &[u8], by: &HandleSeal) -> Outcome<Self> {
-        let message = by.open(bytes, HandleKind::Prepared)?;
+        let message = open(bytes, by, HandleKind::Prepared)?;
         let mut checked = QueryOptions::default();
         for option in &message.options {
             super::context::set(&mut checked, &option.name, &option.value)?;
@@ -142,56 +125,11 @@ impl PreparedHandle {
 
 /// Only the query id of a ticket: what cancelling needs.
 pub(super) fn query_id(bytes: &[u8], by: &HandleSeal) -> Outcome<String> {
-    Ok(by.open(bytes, HandleKind::Statement)?.query_id)
+    Ok(open(bytes, by, HandleKind::Statement)?.query_id)
 }
 
-impl HandleSeal {
-    fn version(&self) -> u8 {
-        match self {
-            Self::Checksum => 1,
-            Self::Keyed { .. } => 2,
-        }
-    }
-
-    fn seal(&self, message: &HandleMessage) -> Outcome<Bytes> {
-        let body = message.encode_to_vec();
-        let mut bytes = [MAGIC.as_slice(), &[self.version()]].concat();
-        match self {
-            Self::Checksum => bytes.extend_from_slice(&checksum(&body).to_be_bytes()),
-            Self::Keyed { keys, owner } => {
-                let seal = keys.seal(Purpose::Handle, owner, &body);
-                bytes.extend_from_slice(&seal.ok_or_else(|| Failure::internal(anyhow::anyhow!("no seal")))?);
-            }
-        }
-        bytes.extend_from_slice(&body);
-        Ok(bytes.into())
-    }
-
-    fn open(&self, bytes: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
-        let foreign = || Failure::not_found("the handle was not made by this server");
-        let rest = bytes.strip_prefix(MAGIC).ok_or_else(foreign)?;
-        let (version, rest) = rest.split_first().ok_or_else(damaged)?;
-        if *version != self.version() {
-            return Err(Failure::not_found(format!(
-                "the handle has version {version}, this server makes version {}: prepare or plan the statement again",
-                self.version()
-            )));
-        }
-        let body = match self {
-            Self::Checksum => {
-                let (sum, body) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-                (u64::from_be_bytes(*sum) == checksum(body)).then_some(body).ok_or_else(damaged)?
-            }
-            Self::Keyed { keys, owner } => {
-                let (seal, body) = rest.split_first_chunk::<SEAL_LEN>().ok_or_else(foreign)?;
-                keys.opens(Purpose::Handle, owner, body, seal).then_some(body).ok_or_else(foreign)?
-            }
-        };
-        read(body, expected)
-    }
-}
-
-fn read(body: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
+fn open(bytes: &[u8], by: &HandleSeal, expected: HandleKind) -> Outcome<HandleMessage> {
+    let body = by.open(bytes)?;
     let message = HandleMessage::decode(body).map_err(|_| damaged())?;
     match (message.kind(), expected) {
         (HandleKind::Statement, HandleKind::Statement) | (HandleKind::Prepared, HandleKind::Prepared) => Ok(message),
@@ -201,10 +139,6 @@ fn read(body: &[u8], expected: HandleKind) -> Outcome<HandleMessage> {
         (HandleKind::Statement, _) => Err(Failure::invalid("a query's ticket is no handle of a prepared statement")),
         (HandleKind::Unspecified, _) => Err(damaged()),
     }
-}
-
-fn damaged() -> Failure {
-    Failure::invalid("the handle is damaged: prepare or plan the statement again")
 }
 
 #[cfg(test)]

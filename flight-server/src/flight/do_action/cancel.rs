@@ -11,7 +11,8 @@ use prost::Message;
 
 use crate::flight::context::CallContext;
 use crate::flight::failure::{Failure, Outcome};
-use crate::flight::handle::{self, HandleSeal};
+use crate::flight::handle;
+use crate::flight::handle_seal::HandleSeal;
 use crate::flight::server::FlightSqlServer;
 use crate::query::CancelOutcome;
 
