@@ -90,6 +90,8 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         // The receiver is gone when the server has ended already.
         let _ended = drained_sender.send(());
     };
+    // Strangers needn't know what there is to call.
+    let reflection = logins.is_none().then(reflection).transpose()?;
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
     let connections = Transport::new(&config.server, tls, telemetry).accept(listener);
     let mut server = flight::tuned(Server::builder());
@@ -99,7 +101,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let server = server
         .trace_fn(telemetry::call_span)
         .add_service(health_service.accept_compressed(CompressionEncoding::Gzip))
-        .add_service(reflection()?.accept_compressed(CompressionEncoding::Gzip))
+        .add_optional_service(reflection.map(|service| service.accept_compressed(CompressionEncoding::Gzip)))
         .add_service(flight::service(Arc::clone(&pipeline) as _, logins, FlightSettings::default()))
         .serve_with_incoming_shutdown(connections, shutdown);
 

@@ -98,11 +98,18 @@ pub(crate) struct LoginSettings {
     pub(crate) session_max: Duration,
 }
 
+/// What a reload replaces, as one value.
+#[derive(Debug)]
+struct InForce {
+    access: Arc<Access>,
+    keys: SigningKeys,
+    settings: LoginSettings,
+}
+
 /// The logins of a server with users.
 #[derive(Debug)]
 pub(crate) struct Logins {
-    in_force: RwLock<(Arc<Access>, SigningKeys)>,
-    settings: LoginSettings,
+    in_force: RwLock<Arc<InForce>>,
     passwords: Passwords,
     slowdown: Slowdown,
     /// Digests of passwords that were right, with the hash that they were compared with.
@@ -132,8 +139,7 @@ impl Logins {
     /// The system gives no random bytes.
     pub(crate) fn new(access: Arc<Access>, keys: SigningKeys, settings: LoginSettings) -> anyhow::Result<Self> {
         Ok(Self {
-            in_force: RwLock::new((access, keys)),
-            settings,
+            in_force: RwLock::new(Arc::new(InForce { access, keys, settings })),
             passwords: Passwords::new()?,
             slowdown: Slowdown::default(),
             remembered: Mutex::default(),
@@ -141,17 +147,19 @@ impl Logins {
         })
     }
 
-    /// Puts another access file, and other keys, in force for the next calls.
-    pub(crate) fn replace(&self, access: Arc<Access>, keys: SigningKeys) {
-        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = (access, keys);
+    /// Puts another access file, other keys and settings in force for the next calls.
+    pub(crate) fn replace(&self, access: Arc<Access>, keys: SigningKeys, settings: LoginSettings) {
+        let in_force = Arc::new(InForce { access, keys, settings });
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = in_force;
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether a caller of an earlier moment was disabled or has lost a grant since.
     pub(crate) fn has_lost(&self, caller: &Caller) -> bool {
-        let access = self.access();
+        let in_force = self.in_force();
+        let access = &in_force.access;
         let now = if caller.name == ANONYMOUS {
-            self.settings.anonymous.then(|| access.anonymous())
+            in_force.settings.anonymous.then(|| access.anonymous())
         } else {
             access.still(&caller.name)
         };
@@ -162,50 +170,52 @@ impl Logins {
         }
     }
 
-    fn access(&self) -> Arc<Access> {
-        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner).0)
+    fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The keys that seal what callers carry around.
     pub(crate) fn keys(&self) -> SigningKeys {
-        self.in_force.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.in_force().keys.clone()
     }
 
     /// Who presents these credentials. A wrong credential is never passed over for another one.
     pub(crate) async fn log_in(&self, credentials: Credentials, peer: &Peer) -> Result<Session, LoginFailure> {
-        let access = self.access();
+        let in_force = self.in_force();
+        let access = &in_force.access;
         match credentials {
-            Credentials::Nothing => self.by_certificate(&access, peer),
+            Credentials::Nothing => self.by_certificate(&in_force, peer),
             // Tools that ask for a user and a password alone take a token so.
             Credentials::Password { user, password } if user.is_empty() || user == "token" => {
-                self.by_bearer(&access, &password, peer)
+                self.by_bearer(&in_force, &password, peer)
             }
-            Credentials::Password { user, password } => self.by_password(&access, user, password, peer).await,
-            Credentials::Bearer(token) => self.by_bearer(&access, &token, peer),
+            Credentials::Password { user, password } => self.by_password(&in_force, user, password, peer).await,
+            Credentials::Bearer(token) => self.by_bearer(&in_force, &token, peer),
         }
-        .filter_certificate(&access, peer)
+        .filter_certificate(access, peer)
     }
 
-    fn by_certificate(&self, access: &Access, peer: &Peer) -> Result<Session, LoginFailure> {
+    fn by_certificate(&self, in_force: &InForce, peer: &Peer) -> Result<Session, LoginFailure> {
+        let access = &in_force.access;
         let known = peer.certificate.iter().find_map(|name| Some((name, access.certificates.get(name)?)));
         if let Some((name, user)) = known {
             let (_, caller) = access.user(user, peer.address).ok_or(LoginFailure::Refused)?;
-            return Ok(self.session(caller, Method::Certificate(name.clone()), String::new()));
+            return Ok(in_force.session(caller, Method::Certificate(name.clone()), String::new()));
         }
-        if !self.settings.anonymous {
+        if !in_force.settings.anonymous {
             return Err(LoginFailure::Refused);
         }
-        Ok(self.session(access.anonymous(), Method::Anonymous, String::new()))
+        Ok(in_force.session(access.anonymous(), Method::Anonymous, String::new()))
     }
 
     async fn by_password(
         &self,
-        access: &Access,
+        in_force: &InForce,
         name: String,
         password: String,
         peer: &Peer,
     ) -> Result<Session, LoginFailure> {
-        let found = access.user(&name, peer.address);
+        let found = in_force.access.user(&name, peer.address);
         let hash = found.as_ref().and_then(|(user, _)| user.password.as_ref());
         let digest = hash.map(|hash| self.digest_of(&name, &password, hash.text()));
         if digest.is_none_or(|digest| !self.remembers(&digest)) {
@@ -221,43 +231,20 @@ impl Logins {
             digest.into_iter().for_each(|digest| self.remember(digest));
         }
         let (user, caller) = found.ok_or(LoginFailure::Refused)?;
-        Ok(self.session(caller, Method::Password, password_version(user)))
+        Ok(in_force.session(caller, Method::Password, password_version(user)))
     }
 
-    fn by_bearer(&self, access: &Access, token: &str, peer: &Peer) -> Result<Session, LoginFailure> {
+    fn by_bearer(&self, in_force: &InForce, token: &str, peer: &Peer) -> Result<Session, LoginFailure> {
+        let access = &in_force.access;
         if token.starts_with(KEY_PREFIX) {
             let (id, version) = known_key(access, token).ok_or(LoginFailure::Refused)?;
             let key = access.keys.get(&id).ok_or(LoginFailure::Refused)?;
             let (_, caller) = access.user(&key.user, peer.address).ok_or(LoginFailure::Refused)?;
-            return Ok(self.session(caller, Method::Key(id), version));
+            return Ok(in_force.session(caller, Method::Key(id), version));
         }
         let login = self.open(token).ok_or(LoginFailure::Refused)?;
-        let caller = self.caller_of(access, &login, peer).ok_or(LoginFailure::Refused)?;
+        let caller = in_force.caller_of(&login, peer).ok_or(LoginFailure::Refused)?;
         Ok(Session { caller, login })
-    }
-
-    /// Who a token is of, if what it rests on is as it was.
-    fn caller_of(&self, access: &Access, login: &Login, peer: &Peer) -> Option<Arc<Caller>> {
-        if login.method == Method::Anonymous {
-            return (self.settings.anonymous && login.user == ANONYMOUS).then(|| access.anonymous());
-        }
-        let (user, caller) = access.user(&login.user, peer.address)?;
-        let is_as_it_was = match &login.method {
-            Method::Anonymous => false,
-            Method::Password => password_version(user) == login.version,
-            Method::Key(id) => access.keys.get(id).is_some_and(|key| {
-                key.user == login.user && is_ahead(key.expires) && hex::encode(&key.sha256[..16]) == login.version
-            }),
-            Method::Certificate(name) => access.certificates.get(name) == Some(&login.user),
-        };
-        (is_as_it_was && user.not_before.is_none_or(|least| login.iat >= least)).then_some(caller)
-    }
-
-    fn session(&self, caller: Arc<Caller>, method: Method, version: String) -> Session {
-        let now = unix_now();
-        let exp = now + seconds(self.settings.token_ttl.min(self.settings.session_max));
-        let login = Login { user: caller.name.clone(), method, version, auth_time: now, iat: now, exp };
-        Session { caller, login }
     }
 
     /// The token of a session.
@@ -271,8 +258,9 @@ impl Logins {
     /// A new token for a session whose token has lived half its life, as long as the session may go on.
     pub(crate) fn renewal(&self, session: &Session) -> anyhow::Result<Option<String>> {
         let (now, login) = (unix_now(), &session.login);
-        let last = login.auth_time + seconds(self.settings.session_max);
-        let exp = last.min(now + seconds(self.settings.token_ttl));
+        let settings = &self.in_force().settings;
+        let last = login.auth_time + seconds(settings.session_max);
+        let exp = last.min(now + seconds(settings.token_ttl));
         if now < login.iat + (login.exp - login.iat) / 2 || exp <= login.exp {
             return Ok(None);
         }
@@ -313,6 +301,32 @@ impl Logins {
         if remembered.len() < MOST_REMEMBERED {
             remembered.insert(digest, Instant::now());
         }
+    }
+}
+
+impl InForce {
+    /// Who a token is of, if what it rests on is as it was.
+    fn caller_of(&self, login: &Login, peer: &Peer) -> Option<Arc<Caller>> {
+        if login.method == Method::Anonymous {
+            return (self.settings.anonymous && login.user == ANONYMOUS).then(|| self.access.anonymous());
+        }
+        let (user, caller) = self.access.user(&login.user, peer.address)?;
+        let is_as_it_was = match &login.method {
+            Method::Anonymous => false,
+            Method::Password => password_version(user) == login.version,
+            Method::Key(id) => self.access.keys.get(id).is_some_and(|key| {
+                key.user == login.user && is_ahead(key.expires) && hex::encode(&key.sha256[..16]) == login.version
+            }),
+            Method::Certificate(name) => self.access.certificates.get(name) == Some(&login.user),
+        };
+        (is_as_it_was && user.not_before.is_none_or(|least| login.iat >= least)).then_some(caller)
+    }
+
+    fn session(&self, caller: Arc<Caller>, method: Method, version: String) -> Session {
+        let now = unix_now();
+        let exp = now + seconds(self.settings.token_ttl.min(self.settings.session_max));
+        let login = Login { user: caller.name.clone(), method, version, auth_time: now, iat: now, exp };
+        Session { caller, login }
     }
 }
 

@@ -99,7 +99,7 @@ impl InForce {
             files.replace(read);
         }
         if let Some((logins, users)) = users {
-            users.put_in_force(logins);
+            users.put_in_force(logins, &config);
             self.pipeline.cancel_queries_of(|caller| logins.has_lost(caller));
         }
         self.admin_token.replace(token);

@@ -37,17 +37,20 @@ impl Users {
                 SigningKeys::random()?
             }
         };
-        let settings = LoginSettings {
-            anonymous: config.auth.anonymous,
-            token_ttl: config.auth.token_ttl,
-            session_max: config.auth.session_max,
-        };
-        Ok(Arc::new(Logins::new(self.access, keys, settings)?))
+        Ok(Arc::new(Logins::new(self.access, keys, settings(config))?))
     }
 
     /// Replaces what is in force. A key of the process stays.
-    pub(super) fn put_in_force(self, logins: &Logins) {
+    pub(super) fn put_in_force(self, logins: &Logins, config: &Config) {
         let keys = self.keys.unwrap_or_else(|| logins.keys());
-        logins.replace(self.access, keys);
+        logins.replace(self.access, keys, settings(config));
+    }
+}
+
+fn settings(config: &Config) -> LoginSettings {
+    LoginSettings {
+        anonymous: config.auth.anonymous,
+        token_ttl: config.auth.token_ttl,
+        session_max: config.auth.session_max,
     }
 }

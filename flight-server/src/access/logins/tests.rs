@@ -7,10 +7,12 @@ fn access(users: &str) -> Arc<Access> {
     Arc::new(Access::parse(users, "access.toml", &Catalog::default()).unwrap())
 }
 
+fn settings(anonymous: bool) -> LoginSettings {
+    LoginSettings { anonymous, token_ttl: Duration::from_secs(3600), session_max: Duration::from_secs(3600 * 24) }
+}
+
 fn logins(users: &str, anonymous: bool) -> Logins {
-    let settings =
-        LoginSettings { anonymous, token_ttl: Duration::from_secs(3600), session_max: Duration::from_secs(3600 * 24) };
-    Logins::new(access(users), SigningKeys::random().unwrap(), settings).unwrap()
+    Logins::new(access(users), SigningKeys::random().unwrap(), settings(anonymous)).unwrap()
 }
 
 fn user(name: &str, password: &str) -> String {
@@ -42,14 +44,14 @@ async fn a_password_gives_a_token_that_lasts_until_it_is_changed() {
     for wrong in [password("ann", "two"), password("bob", "one"), password("ann", ""), Credentials::Nothing] {
         assert!(is_refused(&logins, wrong.clone()).await, "{wrong:?}");
     }
-    logins.replace(access(&after), logins.keys());
+    logins.replace(access(&after), logins.keys(), settings(true));
     assert!(is_refused(&logins, Credentials::Bearer(token.clone())).await);
     assert!(is_refused(&logins, password("ann", "one")).await, "a password that was right is remembered too long");
-    logins.replace(access(&format!("{before}disabled = true\n")), logins.keys());
+    logins.replace(access(&format!("{before}disabled = true\n")), logins.keys(), settings(true));
     assert!(is_refused(&logins, Credentials::Bearer(token.clone())).await);
-    logins.replace(access(&format!("{before}not_before = 2999-01-01T00:00:00Z\n")), logins.keys());
+    logins.replace(access(&format!("{before}not_before = 2999-01-01T00:00:00Z\n")), logins.keys(), settings(true));
     assert!(is_refused(&logins, Credentials::Bearer(token.clone())).await);
-    logins.replace(access(&before), SigningKeys::random().unwrap());
+    logins.replace(access(&before), SigningKeys::random().unwrap(), settings(true));
     assert!(is_refused(&logins, Credentials::Bearer(token)).await, "a token of other keys");
 }
 
@@ -123,7 +125,7 @@ async fn service_keys_are_good_until_they_expire() {
     let other = format!("{}x", key.key);
     assert!(is_refused(&logins, Credentials::Bearer(other)).await);
     assert!(is_refused(&logins, password("etl", "")).await, "who has no password has none");
-    logins.replace(access(&written("expires = 2020-01-01T00:00:00Z\n")), logins.keys());
+    logins.replace(access(&written("expires = 2020-01-01T00:00:00Z\n")), logins.keys(), settings(true));
     assert!(is_refused(&logins, Credentials::Bearer(key.key.clone())).await);
     assert!(is_refused(&logins, token).await, "the token of an expired key");
 }
@@ -151,6 +153,7 @@ async fn certificates_name_users() {
     logins.replace(
         access(&format!("{strict}[[key]]\nid = \"k\"\nuser = \"etl\"\nsha256 = \"{}\"\n", key.sha256)),
         logins.keys(),
+        settings(true),
     );
     let bearer = Credentials::Bearer(key.key);
     assert_eq!(name(logins.log_in(bearer.clone(), &with(&[])).await), Err(LoginFailure::Refused));
