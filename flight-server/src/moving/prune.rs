@@ -131,6 +131,9 @@ impl PruneArgs {
         if firing.is_empty() {
             bail!("{}: there is no table {}", entity.name, table.name);
         }
+        if firing.iter().any(|firing| firing.is_view) {
+            bail!("{}: {} is a view, and nothing is pruned through one", entity.name, table.name);
+        }
         if let Some(silent) = firing.iter().find(|firing| !firing.row) {
             bail!(
                 "{}: the trigger {row} doesn't fire always on {}, so changes may have been missed; run `thermocline init \

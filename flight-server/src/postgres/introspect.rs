@@ -122,8 +122,8 @@ const TRIGGERS: &str = "SELECT DISTINCT t.tgname::text FROM pg_catalog.pg_trigge
 
 const FIRING: &str = "SELECT c.oid::regclass::text, COALESCE((SELECT t.tgenabled::text FROM pg_catalog.pg_trigger t \
     WHERE t.tgrelid = c.oid AND t.tgname = $2), ''), \
-    COALESCE((SELECT t.tgenabled::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = $3), '') \
-    FROM pg_catalog.pg_class c WHERE c.oid = to_regclass($1) OR c.oid IN (SELECT p.relid::oid FROM \
+    COALESCE((SELECT t.tgenabled::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = $3), ''), \
+    c.relkind = 'v' FROM pg_catalog.pg_class c WHERE c.oid = to_regclass($1) OR c.oid IN (SELECT p.relid::oid FROM \
     pg_catalog.pg_partition_tree(to_regclass($1)) p) ORDER BY 1";
 
 /// Whether the triggers of one table or partition fire always.
@@ -133,6 +133,8 @@ pub struct Firing {
     pub table: String,
     pub row: bool,
     pub truncate: bool,
+    /// No such trigger can sit on it.
+    pub is_view: bool,
 }
 
 impl PostgresSource {
@@ -278,7 +280,12 @@ impl PostgresSource {
         rows.iter()
             .map(|row| {
                 let always = |text: &str| text == "A";
-                Ok(Firing { table: row.try_get(0)?, row: always(row.try_get(1)?), truncate: always(row.try_get(2)?) })
+                Ok(Firing {
+                    table: row.try_get(0)?,
+                    row: always(row.try_get(1)?),
+                    truncate: always(row.try_get(2)?),
+                    is_view: row.try_get(3)?,
+                })
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use translator::quote::TableName;
 
 use super::Finding;
 use crate::init::{column_type, reads_as, tracking};
-use crate::postgres::{FoundTable, PostgresError, PostgresSource};
+use crate::postgres::{FoundTable, PostgresError, PostgresSource, TableKind};
 
 /// Checks every entity with a table of its own.
 pub(super) async fn inspect(
@@ -36,8 +36,16 @@ pub(super) async fn inspect(
             continue;
         };
         check_columns(entity, table, found, finding);
-        check_key(entity, table, found, finding);
-        check_triggers(source, &tables, entity, table, found, finding).await?;
+        if found.kind == TableKind::View {
+            finding.advice.push(format!(
+                "{} is a view: whether the key of `{}` is unique there, and whether changes of its rows are entered in {}, only \
+                 who maintains it knows",
+                table.name, entity.name, tables.change_log
+            ));
+        } else {
+            check_key(entity, table, found, finding);
+            check_triggers(source, &tables, entity, table, found, finding).await?;
+        }
         if !source.is_backfilled(&tables, entity).await? {
             finding.advice.push(format!(
                 "rows that were in {} before it was tracked are not all entered, so `{}` lacks them; thermocline init \

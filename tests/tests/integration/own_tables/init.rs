@@ -113,6 +113,30 @@ async fn a_key_that_is_not_written_is_the_primary_key() -> Result<()> {
     Ok(())
 }
 
+/// The triggers of the table behind it maintain the view's rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_answers_and_is_not_pruned() -> Result<()> {
+    let shop = Shop::set_up(SCHEMA, "orders").await?;
+    shop.sql("CREATE VIEW seen AS SELECT id, note, created_at FROM orders").await?;
+    let catalog = shop.read("catalog.toml")?.replace("name = \"public.orders\"", "name = \"public.seen\"");
+    std::fs::write(shop.path("catalog.toml"), catalog)?;
+    let checked = shop.command(&["check"]).await?;
+    ensure!(checked.contains("public.seen is a view") && checked.contains("0 wrong, 1 to improve"), "{checked}");
+    shop.command(&["flush"]).await?;
+    let open = shop.open().await?;
+    open.shop
+        .sql("UPDATE orders SET note = 'x' WHERE id = 7; DELETE FROM orders WHERE id = 8; INSERT INTO orders VALUES (5000, 'n')")
+        .await?;
+    let same = "SELECT id, note FROM orders WHERE id < 20 OR id > 4000 ORDER BY id";
+    open.check("over a view", same, same).await?;
+    open.shop.command(&["flush"]).await?;
+    open.shop.command(&["compact"]).await?;
+    open.check("over a view, from files", same, same).await?;
+    let refused = open.shop.try_command(&["prune", "orders", "--older-than", "0s"]).await?;
+    ensure!(!refused.success && refused.stderr.contains("public.seen is a view"), "{}", refused.stderr);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_knows_nothing_of_thermocline_writes_as_before() -> Result<()> {
     let shop = Shop::set_up(SCHEMA, "orders").await?;
