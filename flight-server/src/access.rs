@@ -28,7 +28,6 @@ use translator::catalog::TableGrant;
 pub struct Caller {
     /// The name in logs and in `system.queries`.
     pub name: String,
-    pub roles: BTreeSet<String>,
     pub sees: Sees,
     pub rights: Rights,
 }
@@ -75,7 +74,6 @@ impl Caller {
         static CALLER: LazyLock<Arc<Caller>> = LazyLock::new(|| {
             Arc::new(Caller {
                 name: ANONYMOUS.to_owned(),
-                roles: BTreeSet::new(),
                 sees: Sees::Everything,
                 rights: Rights { system: Granted::All, plan: PlanDetail::Full, admin: true },
             })

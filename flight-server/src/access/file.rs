@@ -213,7 +213,6 @@ impl Access {
         let held: Vec<&Role> = roles.iter().filter_map(|role| self.roles.get(role)).collect();
         Arc::new(Caller {
             name: name.to_owned(),
-            roles: roles.clone(),
             sees: Sees::Granted(Arc::new(held.iter().flat_map(|role| role.grants.iter().cloned()).collect())),
             rights: Rights {
                 system: Granted::Only(held.iter().flat_map(|role| role.system.iter().cloned()).collect()),

@@ -20,9 +20,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
-use super::file::{Access, User};
-use super::passwords::Passwords;
+use super::file::{Access, ServiceKey, User};
+use super::passwords::{PasswordHash, Passwords};
 use super::seal::{Purpose, SEAL_LEN, SigningKeys, random_bytes};
 use super::slowdown::Slowdown;
 use super::{ANONYMOUS, Caller, Sees};
@@ -34,6 +35,8 @@ const CLOCK_SKEW: i64 = 60;
 /// A password that was right is right for so long without another look: some clients send it with each call.
 const REMEMBERED: Duration = Duration::from_secs(60);
 const MOST_REMEMBERED: usize = 1_000;
+/// Attempts that are kept waiting at most; who comes after is sent away at once.
+const MOST_DELAYED: usize = 1_000;
 /// No credentials are longer.
 pub(crate) const MOST_CREDENTIALS: usize = 4096;
 
@@ -112,6 +115,8 @@ pub(crate) struct Logins {
     in_force: RwLock<Arc<InForce>>,
     passwords: Passwords,
     slowdown: Slowdown,
+    /// Attempts that are kept waiting.
+    delayed: Semaphore,
     /// Digests of passwords that were right, with the hash that they were compared with.
     remembered: Mutex<HashMap<[u8; 32], Instant>>,
     process_key: [u8; 32],
@@ -142,6 +147,7 @@ impl Logins {
             in_force: RwLock::new(Arc::new(InForce { access, keys, settings })),
             passwords: Passwords::new()?,
             slowdown: Slowdown::default(),
+            delayed: Semaphore::new(MOST_DELAYED),
             remembered: Mutex::default(),
             process_key: random_bytes()?,
         })
@@ -181,70 +187,40 @@ impl Logins {
 
     /// Who presents these credentials. A wrong credential is never passed over for another one.
     pub(crate) async fn log_in(&self, credentials: Credentials, peer: &Peer) -> Result<Session, LoginFailure> {
-        let in_force = self.in_force();
-        let access = &in_force.access;
-        match credentials {
-            Credentials::Nothing => self.by_certificate(&in_force, peer),
+        let session = match credentials {
+            Credentials::Nothing => self.in_force().by_certificate(peer),
             // Tools that ask for a user and a password alone take a token so.
             Credentials::Password { user, password } if user.is_empty() || user == "token" => {
-                self.by_bearer(&in_force, &password, peer)
+                self.in_force().by_bearer(&password, peer)
             }
-            Credentials::Password { user, password } => self.by_password(&in_force, user, password, peer).await,
-            Credentials::Bearer(token) => self.by_bearer(&in_force, &token, peer),
-        }
-        .filter_certificate(access, peer)
+            Credentials::Password { user, password } => return self.by_password(user, password, peer).await,
+            Credentials::Bearer(token) => self.in_force().by_bearer(&token, peer),
+        };
+        session.ok_or(LoginFailure::Refused)
     }
 
-    fn by_certificate(&self, in_force: &InForce, peer: &Peer) -> Result<Session, LoginFailure> {
-        let access = &in_force.access;
-        let known = peer.certificate.iter().find_map(|name| Some((name, access.certificates.get(name)?)));
-        if let Some((name, user)) = known {
-            let (_, caller) = access.user(user, peer.address).ok_or(LoginFailure::Refused)?;
-            return Ok(in_force.session(caller, Method::Certificate(name.clone()), String::new()));
-        }
-        if !in_force.settings.anonymous {
-            return Err(LoginFailure::Refused);
-        }
-        Ok(in_force.session(access.anonymous(), Method::Anonymous, String::new()))
-    }
-
-    async fn by_password(
-        &self,
-        in_force: &InForce,
-        name: String,
-        password: String,
-        peer: &Peer,
-    ) -> Result<Session, LoginFailure> {
-        let found = in_force.access.user(&name, peer.address);
-        let hash = found.as_ref().and_then(|(user, _)| user.password.as_ref());
-        let digest = hash.map(|hash| self.digest_of(&name, &password, hash.text()));
+    async fn by_password(&self, name: String, password: String, peer: &Peer) -> Result<Session, LoginFailure> {
+        let in_force = self.in_force();
+        let known = in_force.access.user(&name, peer.address);
+        let hash = known.and_then(|(user, _)| user.password.clone());
+        let digest = hash.as_ref().map(|hash| self.digest_of(&name, &password, hash.text()));
         if digest.is_none_or(|digest| !self.remembers(&digest)) {
             // A connection without an address is of this process.
             let address = peer.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            tokio::time::sleep(self.slowdown.wait(&name, address, Instant::now())).await;
-            let is_right = self.passwords.verify(hash, password).await.map_err(|_| LoginFailure::Crowded)?;
-            if !is_right {
-                self.slowdown.failed(&name, address, Instant::now());
+            let wait = self.slowdown.begin(&name, address, Instant::now());
+            if !wait.is_zero() {
+                let _place = self.delayed.try_acquire().map_err(|_| LoginFailure::Crowded)?;
+                tokio::time::sleep(wait).await;
+            }
+            if !self.passwords.verify(hash.as_ref(), password).await.map_err(|_| LoginFailure::Crowded)? {
                 return Err(LoginFailure::Refused);
             }
             self.slowdown.succeeded(&name, address);
             digest.into_iter().for_each(|digest| self.remember(digest));
         }
-        let (user, caller) = found.ok_or(LoginFailure::Refused)?;
-        Ok(in_force.session(caller, Method::Password, password_version(user)))
-    }
-
-    fn by_bearer(&self, in_force: &InForce, token: &str, peer: &Peer) -> Result<Session, LoginFailure> {
-        let access = &in_force.access;
-        if token.starts_with(KEY_PREFIX) {
-            let (id, version) = known_key(access, token).ok_or(LoginFailure::Refused)?;
-            let key = access.keys.get(&id).ok_or(LoginFailure::Refused)?;
-            let (_, caller) = access.user(&key.user, peer.address).ok_or(LoginFailure::Refused)?;
-            return Ok(in_force.session(caller, Method::Key(id), version));
-        }
-        let login = self.open(token).ok_or(LoginFailure::Refused)?;
-        let caller = in_force.caller_of(&login, peer).ok_or(LoginFailure::Refused)?;
-        Ok(Session { caller, login })
+        // That took its time: what counts is in force now.
+        let version = hash.as_ref().map(password_version);
+        self.in_force().by_verified_password(&name, version, peer).ok_or(LoginFailure::Refused)
     }
 
     /// The token of a session.
@@ -266,17 +242,6 @@ impl Logins {
         }
         let login = Login { iat: now, exp, ..login.clone() };
         self.token(&Session { caller: Arc::clone(&session.caller), login }).map(Some)
-    }
-
-    fn open(&self, token: &str) -> Option<Login> {
-        let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(TOKEN_PREFIX)?).ok()?;
-        let (seal, body) = bytes.split_first_chunk::<SEAL_LEN>()?;
-        if !self.keys().opens(Purpose::Token, "", body, seal) {
-            return None;
-        }
-        let login: Login = serde_json::from_slice(body).ok()?;
-        let now = unix_now();
-        (now < login.exp && login.iat <= now + CLOCK_SKEW).then_some(login)
     }
 
     fn digest_of(&self, user: &str, password: &str, hash: &str) -> [u8; 32] {
@@ -305,17 +270,72 @@ impl Logins {
 }
 
 impl InForce {
+    fn by_certificate(&self, peer: &Peer) -> Option<Session> {
+        let known = peer.certificate.iter().find_map(|name| Some((name, self.access.certificates.get(name)?)));
+        match known {
+            Some((name, user)) => {
+                let (_, caller) = self.user(user, peer)?;
+                Some(self.session(caller, Method::Certificate(name.clone()), String::new()))
+            }
+            None if self.settings.anonymous => {
+                Some(self.session(self.access.anonymous(), Method::Anonymous, String::new()))
+            }
+            None => None,
+        }
+    }
+
+    /// `version` is that of the password which was right.
+    fn by_verified_password(&self, name: &str, version: Option<String>, peer: &Peer) -> Option<Session> {
+        let (user, caller) = self.user(name, peer)?;
+        let is_the_same = user.password.as_ref().map(password_version) == version;
+        is_the_same.then(|| self.session(caller, Method::Password, version.unwrap_or_default()))
+    }
+
+    fn by_bearer(&self, token: &str, peer: &Peer) -> Option<Session> {
+        if let Some((id, _)) = token.strip_prefix(KEY_PREFIX).and_then(|rest| rest.split_once('_')) {
+            let key = self.access.keys.get(id).filter(|key| is_ahead(key.expires))?;
+            let digest: [u8; 32] = Sha256::digest(token).into();
+            if !bool::from(digest.ct_eq(&key.sha256)) {
+                return None;
+            }
+            let (_, caller) = self.user(&key.user, peer)?;
+            return Some(self.session(caller, Method::Key(id.to_owned()), key_version(key)));
+        }
+        let login = self.open(token)?;
+        let caller = self.caller_of(&login, peer)?;
+        Some(Session { caller, login })
+    }
+
+    /// A user who may call from there, with a certificate of their own where one is asked for.
+    fn user(&self, name: &str, peer: &Peer) -> Option<(&User, Arc<Caller>)> {
+        let is_theirs = |held: &String| self.access.certificates.get(held).is_some_and(|user| user == name);
+        self.access
+            .user(name, peer.address)
+            .filter(|(user, _)| !user.require_certificate || peer.certificate.iter().any(is_theirs))
+    }
+
+    fn open(&self, token: &str) -> Option<Login> {
+        let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(TOKEN_PREFIX)?).ok()?;
+        let (seal, body) = bytes.split_first_chunk::<SEAL_LEN>()?;
+        if !self.keys.opens(Purpose::Token, "", body, seal) {
+            return None;
+        }
+        let login: Login = serde_json::from_slice(body).ok()?;
+        let now = unix_now();
+        (now < login.exp && login.iat <= now + CLOCK_SKEW).then_some(login)
+    }
+
     /// Who a token is of, if what it rests on is as it was.
     fn caller_of(&self, login: &Login, peer: &Peer) -> Option<Arc<Caller>> {
         if login.method == Method::Anonymous {
             return (self.settings.anonymous && login.user == ANONYMOUS).then(|| self.access.anonymous());
         }
-        let (user, caller) = self.access.user(&login.user, peer.address)?;
+        let (user, caller) = self.user(&login.user, peer)?;
         let is_as_it_was = match &login.method {
             Method::Anonymous => false,
-            Method::Password => password_version(user) == login.version,
+            Method::Password => user.password.as_ref().is_some_and(|hash| password_version(hash) == login.version),
             Method::Key(id) => self.access.keys.get(id).is_some_and(|key| {
-                key.user == login.user && is_ahead(key.expires) && hex::encode(&key.sha256[..16]) == login.version
+                key.user == login.user && is_ahead(key.expires) && key_version(key) == login.version
             }),
             Method::Certificate(name) => self.access.certificates.get(name) == Some(&login.user),
         };
@@ -330,34 +350,12 @@ impl InForce {
     }
 }
 
-/// What holds for every way in.
-trait FilterCertificate {
-    fn filter_certificate(self, access: &Access, peer: &Peer) -> Self;
+fn password_version(hash: &PasswordHash) -> String {
+    hex::encode(&Sha256::digest(hash.text())[..16])
 }
 
-impl FilterCertificate for Result<Session, LoginFailure> {
-    /// A user who must come with a certificate has one whose name is theirs.
-    fn filter_certificate(self, access: &Access, peer: &Peer) -> Self {
-        self.and_then(|session| {
-            let name = &session.caller.name;
-            let is_needed = access.users.get(name).is_some_and(|user| user.require_certificate);
-            let is_theirs = || peer.certificate.iter().any(|held| access.certificates.get(held) == Some(name));
-            if is_needed && !is_theirs() { Err(LoginFailure::Refused) } else { Ok(session) }
-        })
-    }
-}
-
-/// The id of a service key that is in force, and the version of it.
-fn known_key(access: &Access, text: &str) -> Option<(String, String)> {
-    let (id, _) = text.strip_prefix(KEY_PREFIX)?.split_once('_')?;
-    let key = access.keys.get(id)?;
-    let digest: [u8; 32] = Sha256::digest(text).into();
-    let is_it = bool::from(digest.ct_eq(&key.sha256)) && is_ahead(key.expires);
-    is_it.then(|| (id.to_owned(), hex::encode(&key.sha256[..16])))
-}
-
-fn password_version(user: &User) -> String {
-    user.password.as_ref().map(|hash| hex::encode(&Sha256::digest(hash.text())[..16])).unwrap_or_default()
+fn key_version(key: &ServiceKey) -> String {
+    hex::encode(&key.sha256[..16])
 }
 
 fn is_ahead(time: Option<i64>) -> bool {

@@ -85,12 +85,12 @@ async fn tokens_end_and_are_renewed_for_as_long_as_a_session_lasts() {
         session.login.exp -= seconds;
     };
     age(&mut session, hour / 2 + 1);
-    let renewed = logins.open(&logins.renewal(&session).unwrap().unwrap()).unwrap();
+    let renewed = logins.in_force().open(&logins.renewal(&session).unwrap().unwrap()).unwrap();
     assert_eq!(renewed.auth_time, session.login.auth_time);
     assert!(renewed.exp > session.login.exp);
     // Near the end of the session a token lives no longer than that.
     session.login.auth_time = unix_now() - 24 * hour + 100;
-    let last = logins.open(
+    let last = logins.in_force().open(
         &logins
             .renewal(&Session { login: Login { exp: unix_now() + 1, ..session.login.clone() }, ..session.clone() })
             .unwrap()
